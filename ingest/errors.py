@@ -208,7 +208,19 @@ class JournalWriteError(JournalError, OSError):
 
 
 class LeaseHeldError(JournalError):
-    """Another live job has the lease of this run."""
+    """Another live job has the lease of this run.
+
+    Attributes
+    ----------
+    until_s : float
+        When that lease ends unless it is renewed, in Unix seconds.
+    """
+
+    until_s: float = 0.0
+
+    def __init__(self, message: str, *, hint: str | None = None, until_s: float = 0.0) -> None:
+        super().__init__(message, hint=hint)
+        self.until_s = until_s
 
 
 class StaleEpochError(JournalError):

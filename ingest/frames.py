@@ -90,7 +90,13 @@ def as_frames(array: NDArray[np.generic]) -> NDArray[np.generic]:
     return frames
 
 
-def to_uint8(frames: NDArray[np.generic], scale: FrameScale) -> NDArray[np.uint8]:
+def to_uint8(
+    frames: NDArray[np.generic],
+    scale: FrameScale,
+    *,
+    out: NDArray[np.uint8] | None = None,
+    first_frame: int = 0,
+) -> NDArray[np.uint8]:
     """Bring frames to 8 bit by the run's one scale: clipped, never wrapped, never by frame.
 
     Parameters
@@ -99,30 +105,68 @@ def to_uint8(frames: NDArray[np.generic], scale: FrameScale) -> NDArray[np.uint8
         Pixel values of type ``scale.dtype``.
     scale : FrameScale
         The run's recorded scale.
+    out : ndarray of uint8, (frame, y, x), optional
+        Where the result goes; default: a new array.
+    first_frame : int
+        Number of ``frames[0]`` in its run, for error messages.
 
     Returns
     -------
     ndarray of uint8, (frame, y, x)
-        `frames` itself if it is 8-bit already; else a new array. Works frame by frame: beside the result it holds one
-        frame of float64.
+        `out`; or `frames` itself if it is 8-bit already and no `out` is given; else a new array. Works frame by frame:
+        beside the result it holds one frame of 8-byte numbers and, for integers of up to 16 bits, a table of 64 KiB.
 
     Raises
     ------
     FrameDataError
-        NaN or infinite pixels: there is no grey value for them.
+        NaN or infinite pixels: there is no grey value for them. Or frames of another type than uint8 with a scale
+        that says 8 bit: they would wrap.
     """
     if scale.full_scale is None:
-        return frames.astype(np.uint8, copy=False)
-    out = np.empty(frames.shape, np.uint8)
+        return _as_they_are(frames, out)
+    result = np.empty(frames.shape, np.uint8) if out is None else out
+    if frames.dtype.kind in "bui" and frames.dtype.itemsize <= 2:
+        unsigned = np.dtype(f"u{frames.dtype.itemsize}")
+        table = _grey_table(frames.dtype.newbyteorder("="), scale.full_scale)
+        for i, frame in enumerate(frames):
+            native = np.ascontiguousarray(frame, frames.dtype.newbyteorder("=")).view(unsigned)
+            # mode: the default "raise" would copy through a buffer; no index can be out of range.
+            np.take(table, native, out=result[i], mode="clip")
+        return result
     factor = U8_MAX / scale.full_scale
     for i, frame in enumerate(frames):
         values = np.multiply(frame, factor, dtype=np.float64)
         if frame.dtype.kind == "f" and not np.isfinite(values).all():
             raise FrameDataError(
-                f"frame {i} of the slice has NaN or infinite pixels, which have no grey value",
+                f"frame {first_frame + i} has NaN or infinite pixels, which have no grey value",
                 hint="replace them in the source (0 is what most detectors write for dead pixels)",
             )
-        # 1e-9: so that values that scale to a whole number are not truncated below it by rounding.
-        np.clip(np.floor(values + 1e-9), 0, U8_MAX, out=values)
-        out[i] = values
+        result[i] = _clipped(values)
+    return result
+
+
+def _as_they_are(frames: NDArray[np.generic], out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    if frames.dtype != np.uint8:
+        raise FrameDataError(
+            f"frames of type {frames.dtype} cannot be taken as 8 bit as they are: values would wrap",
+            hint="give the full scale: the pixel value that becomes 255",
+        )
+    if out is None:
+        return frames.view(np.uint8)
+    out[...] = frames
     return out
+
+
+def _clipped(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    # 1e-9: so that values that scale to a whole number are not truncated below it by rounding.
+    return np.clip(np.floor(values + 1e-9, out=values), 0, U8_MAX, out=values)
+
+
+def _grey_table(dtype: np.dtype[np.generic], full_scale: float) -> NDArray[np.uint8]:
+    """Return the grey value of every bit pattern of `dtype` (up to 16 bits), by the pattern read as unsigned."""
+    if dtype.kind == "b":
+        patterns: NDArray[np.generic] = np.arange(2, dtype=np.uint8)
+    else:
+        unsigned = np.dtype(f"u{dtype.itemsize}")
+        patterns = np.arange(2 ** (8 * dtype.itemsize), dtype=unsigned).view(dtype)
+    return _clipped(patterns.astype(np.float64) * (U8_MAX / full_scale)).astype(np.uint8)

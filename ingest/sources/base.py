@@ -61,12 +61,16 @@ class SourceSpec:
         Where the frames are inside the file(s), as found or as told.
     scale : FrameScale or None
         The run's scale, once it was decided, so that every worker uses the same.
+    file_frames : tuple of int
+        Frames that each file of `paths` gives, once inspected, so that a worker opens only the files it reads; empty:
+        not yet known.
     """
 
     kind: str
     paths: tuple[str, ...]
     dataset: str | None = None
     scale: FrameScale | None = None
+    file_frames: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

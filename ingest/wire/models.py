@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ingest.errors import SettingsError
 from ingest.plan import StreamSettings
 
-__all__ = ["ChunkMetadata", "check_settings", "create_body", "frames_per_rotation", "object_key"]
+__all__ = ["ChunkMetadata", "Delivery", "check_settings", "create_body", "frames_per_rotation", "object_key"]
 
 
 def frames_per_rotation(fps: float, rotations_per_min: float) -> float | None:
@@ -118,3 +118,19 @@ class ChunkMetadata:
             body["clock_offset_ms"] = str(self.clock_offset_ms)
             body["clock_uncertainty_ms"] = f"{self.clock_uncertainty_ms:.1f}"
         return body
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What a destination said when it took a chunk.
+
+    Attributes
+    ----------
+    etag : str or None
+        The store's ETag without quotes; None: it gave none.
+    attempts : int
+        How many it took; 1: at once.
+    """
+
+    etag: str | None
+    attempts: int

@@ -1,0 +1,186 @@
+"""The dispatcher: gives chunks to packers within a window, is the only one who retries a packer, posts the close."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from actors.handles import ActorLostError, Handle
+from actors.pool import PackerPool
+from actors.run import RunTask, RunTools
+from actors.window import Window
+from ingest.destinations import Destination
+from ingest.errors import IngestError
+from ingest.journal import RunEnd
+from ingest.telemetry import Telemetry
+
+__all__ = ["Dispatcher", "DispatcherOptions"]
+
+logger = logging.getLogger("rheed_ingest")
+
+UNEXPECTED_LIMIT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class DispatcherOptions:
+    """How a job is dispatched.
+
+    Attributes
+    ----------
+    job_id : str
+        The job.
+    packers : int
+        How many.
+    orders_per_packer : int
+        Chunks that one packer has at once.
+    window_bytes : int
+        Frames that all packers have at once, in bytes.
+    open_runs : int
+        Streams that are open at once.
+    lease_s : float
+        How long a lease lasts; renewed four times as often.
+    """
+
+    job_id: str
+    packers: int
+    orders_per_packer: int = 2
+    window_bytes: int = 1 << 30
+    open_runs: int = 4
+    lease_s: float = 10.0
+
+
+class Dispatcher:
+    """Works off a job's open runs as the aggregator knows them; starts by itself, also after a restart.
+
+    Parameters
+    ----------
+    options : DispatcherOptions
+        How.
+    aggregator, streamer : Handle
+        The job's.
+    spawn_packer : callable
+        Makes a packer, given its number.
+    open_destination : callable
+        Makes the destination on which streams are closed.
+    telemetry : Telemetry
+        Gets what happens.
+    clock, sleep : callable
+        Unix seconds; asyncio's sleep.
+
+    Notes
+    -----
+    Nothing in it has to survive: which runs are open and which chunks are confirmed is asked of the aggregator.
+    """
+
+    def __init__(
+        self,
+        options: DispatcherOptions,
+        aggregator: Handle,
+        streamer: Handle,
+        spawn_packer: Callable[[int], Handle],
+        open_destination: Callable[[], Destination],
+        telemetry: Telemetry | None = None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._options = options
+        self._aggregator = aggregator
+        self._streamer = streamer
+        self._spawn_packer = spawn_packer
+        self._open_destination = open_destination
+        self._telemetry = telemetry or Telemetry()
+        self._clock = clock
+        self._sleep = sleep
+        self._draining = asyncio.Event()
+        self._finished = asyncio.Event()
+        self._stopped_by: str | None = None
+        self._started: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, in the running event loop; once."""
+        if self._started is None:
+            self._started = asyncio.get_running_loop().create_task(self._guard())
+
+    async def ping(self) -> bool:
+        """Return True: the dispatcher is up."""
+        return True
+
+    async def drain(self) -> None:
+        """Start nothing new; what is in flight is finished and journalled. Safe to repeat."""
+        self._draining.set()
+
+    async def finished(self) -> tuple[bool, str | None]:
+        """Return whether it works no more, and what stopped it if that was not the end of the last run."""
+        return self._finished.is_set(), self._stopped_by
+
+    async def _guard(self) -> None:
+        """Work until done, whatever happens; after a few unexpected errors in a row, end the open runs with it."""
+        failures = 0
+        while not self._finished.is_set():
+            try:
+                await self._work()
+                self._finished.set()
+            except ActorLostError:
+                await self._sleep(0.3)
+            except Exception as exc:  # noqa: BLE001 - it must end with a word, not hang, whatever it is
+                failures += 1
+                logger.exception("dispatcher of job %s", self._options.job_id)
+                if failures >= UNEXPECTED_LIMIT:
+                    await self._give_up(exc)
+                    return
+                await self._sleep(0.3)
+
+    async def _give_up(self, exc: Exception) -> None:
+        self._stopped_by = f"{type(exc).__name__}: {exc}"
+        with suppress(IngestError):
+            for key in await self._aggregator.call("open_runs", self._options.job_id):
+                end = RunEnd("failed", self._stopped_by, getattr(exc, "hint", None))
+                await self._aggregator.call("end_run", self._options.job_id, key, None, end)
+        self._finished.set()
+
+    async def _work(self) -> None:
+        options = self._options
+        keys = await self._aggregator.call("open_runs", options.job_id)
+        pool = PackerPool(self._spawn_packer, options.packers, options.orders_per_packer, self._sleep)
+        destination = self._open_destination()
+        tools = RunTools(
+            job_id=options.job_id,
+            aggregator=self._aggregator,
+            streamer=self._streamer,
+            pool=pool,
+            window=Window(options.packers * options.orders_per_packer, options.window_bytes),
+            destination=destination,
+            telemetry=self._telemetry,
+            draining=self._draining,
+            clock=self._clock,
+            sleep=self._sleep,
+        )
+        heartbeat = asyncio.create_task(self._renew())
+        slots = asyncio.Semaphore(options.open_runs)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for key in keys:
+                    group.create_task(self._one(RunTask(tools, key), slots))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        finally:
+            heartbeat.cancel()
+            with suppress(asyncio.CancelledError):
+                await heartbeat
+            await destination.aclose()
+
+    async def _one(self, run: RunTask, slots: asyncio.Semaphore) -> None:
+        async with slots:
+            await run.work()
+
+    async def _renew(self) -> None:
+        while True:
+            await self._sleep(self._options.lease_s / 4)
+            try:
+                await self._aggregator.call("renew", self._options.job_id)
+            except IngestError as exc:
+                logger.warning("leases of job %s were not renewed: %s", self._options.job_id, exc)

@@ -1,0 +1,207 @@
+"""A job's actors, assembled: which classes, how they find each other, and their start with a time-out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+import ray.exceptions
+
+from actors.aggregator import Aggregator
+from actors.dispatcher import Dispatcher, DispatcherOptions
+from actors.handles import Handle, NamedHandle, RayHandle, unwrap
+from actors.options import NAMESPACE, actor_class, actor_name
+from actors.packer import Packer
+from actors.streamers import RHEEDStreamerState
+from ingest.destinations import open_destination
+from ingest.errors import ClusterError
+from ingest.retry import RetryPolicy
+from ingest.shard import DEFAULT_LEVEL
+from ingest.telemetry import Secret, Telemetry
+
+__all__ = ["ActorClasses", "DispatcherActor", "JobActors", "JobSetup"]
+
+START_TIMEOUT_S = 120.0
+IDLE_S = 60.0
+
+
+@dataclass(frozen=True)
+class ActorClasses:
+    """The plain classes behind a job's actors; each has to be importable on every node."""
+
+    aggregator: type = Aggregator
+    dispatcher: type = field(default_factory=lambda: DispatcherActor)
+    streamer: type = RHEEDStreamerState
+    packer: type = Packer
+
+
+@dataclass(frozen=True)
+class JobSetup:
+    """What a job's actors are made from: small values that pickle.
+
+    Attributes
+    ----------
+    destination : str
+        URL.
+    api_key : Secret or None
+        For a platform; inline, never in a runtime_env.
+    state_dir : str
+        Folder of the journal, on the aggregator's node.
+    options : DispatcherOptions
+        How work is given out.
+    retry : RetryPolicy
+        How long a call or chunk is tried.
+    level : int
+        zstd level.
+    detached : bool
+        Whether the job outlives its driver: on a cluster that is not ours.
+    node_id : str or None
+        Where aggregator and dispatcher have to be; None: anywhere.
+    classes : ActorClasses
+        The actors' classes.
+    telemetry : callable
+        Makes each actor's telemetry, inside it.
+    """
+
+    destination: str
+    api_key: Secret | None
+    state_dir: str
+    options: DispatcherOptions
+    retry: RetryPolicy
+    level: int = DEFAULT_LEVEL
+    detached: bool = False
+    node_id: str | None = None
+    classes: ActorClasses = field(default_factory=ActorClasses)
+    telemetry: Callable[[str], Telemetry] | None = None
+
+    def telemetry_of(self, role: str) -> Telemetry:
+        """Return the telemetry of an actor of a role."""
+        return Telemetry() if self.telemetry is None else self.telemetry(role)
+
+    def handle(self, role: str) -> NamedHandle:
+        """Return a handle on one of the job's named actors."""
+        return NamedHandle(actor_name(self.options.job_id, role), NAMESPACE)
+
+
+class DispatcherActor(Dispatcher):
+    """The dispatcher as an actor: finds the others by name, makes its packers, starts in its constructor.
+
+    Starting there, and not in a call, is what makes it go on by itself after a restart (RAY.md 1d).
+    """
+
+    def __init__(self, setup: JobSetup) -> None:
+        self._setup = setup
+        super().__init__(
+            setup.options,
+            setup.handle("aggregator"),
+            setup.handle("streamer"),
+            self._new_packer,
+            lambda: open_destination(setup.destination, setup.api_key, retry=setup.retry),
+            setup.telemetry_of("dispatcher"),
+        )
+        self.start()
+        if setup.detached:
+            self._ending = asyncio.get_running_loop().create_task(self._end_when_idle())
+
+    def _new_packer(self, number: int) -> Handle:
+        remote = actor_class(
+            self._setup.classes.packer, "packer", max_concurrency=self._setup.options.orders_per_packer + 1
+        )
+        setup = self._setup
+        return RayHandle(
+            remote.remote(setup.destination, setup.api_key, setup.retry, setup.level, setup.telemetry_of("packer"))
+        )
+
+    async def _end_when_idle(self) -> None:
+        """End the job's detached actors a minute after the last run, since no driver may be there to do it."""
+        await self._finished.wait()
+        await self._sleep(IDLE_S)
+        await asyncio.to_thread(end_actors, self._setup.options.job_id)
+
+
+def end_actors(job_id: str) -> None:
+    """Kill a job's named actors, the dispatcher last, which takes its packers along; safe to repeat."""
+    for role in ("streamer", "aggregator", "dispatcher"):
+        with contextlib.suppress(ValueError, ray.exceptions.RayError):
+            ray.kill(ray.get_actor(actor_name(job_id, role), NAMESPACE))
+
+
+class JobActors:
+    """A job's three named actors, started in order; the dispatcher begins to work as soon as it is there.
+
+    Parameters
+    ----------
+    setup : JobSetup
+        What they are made from.
+    """
+
+    def __init__(self, setup: JobSetup) -> None:
+        self._setup = setup
+        self.aggregator = self._start("aggregator")
+        self._dispatcher: Any = None
+
+    def _start(self, role: str) -> Any:
+        setup = self._setup
+        options: dict[str, Any] = {
+            "name": actor_name(setup.options.job_id, role),
+            "namespace": NAMESPACE,
+            "lifetime": "detached" if setup.detached else "non_detached",
+        }
+        if setup.node_id is not None:
+            options["label_selector"] = {"ray.io/node-id": setup.node_id}
+        classes, telemetry = setup.classes, setup.telemetry_of(role)
+        match role:
+            case "aggregator":
+                arguments: tuple[Any, ...] = (setup.state_dir, setup.options.lease_s, telemetry)
+            case "streamer":
+                arguments = (setup.handle("aggregator"), setup.destination, setup.api_key, setup.retry, telemetry)
+            case _:
+                arguments = (setup,)
+        return actor_class(getattr(classes, role), role, **options).remote(*arguments)
+
+    def ask_aggregator(self, method: str, *args: Any, timeout_s: float = START_TIMEOUT_S) -> Any:
+        """Call the aggregator and wait.
+
+        Raises
+        ------
+        ClusterError
+            No answer in time.
+        IngestError
+            What the method raised.
+        """
+        return self._ask(self.aggregator, method, args, timeout_s)
+
+    def begin(self) -> None:
+        """Start the streamer and the dispatcher: the job's registered runs are worked off."""
+        self._streamer = self._start("streamer")
+        self._dispatcher = self._start("dispatcher")
+        self._ask(self._dispatcher, "ping", (), START_TIMEOUT_S)
+
+    def finished(self) -> tuple[bool, str | None]:
+        """Return what the dispatcher says of its end."""
+        answer: tuple[bool, str | None] = self._ask(self._dispatcher, "finished", (), START_TIMEOUT_S)
+        return answer
+
+    def drain(self) -> None:
+        """Have nothing new begun."""
+        self._ask(self._dispatcher, "drain", (), START_TIMEOUT_S)
+
+    def end(self) -> None:
+        """Kill the actors; safe to repeat."""
+        end_actors(self._setup.options.job_id)
+
+    @staticmethod
+    def _ask(actor: Any, method: str, args: tuple[Any, ...], timeout_s: float) -> Any:
+        try:
+            return ray.get(getattr(actor, method).remote(*args), timeout=timeout_s)
+        except ray.exceptions.GetTimeoutError as exc:
+            raise ClusterError(
+                f"{method}: no answer from its actor in {timeout_s:.0f} s",
+                hint="is there room on the cluster? Actors wait for free resources; see `ray status`",
+            ) from exc
+        except ray.exceptions.RayError as exc:
+            raise unwrap(exc, method) from exc

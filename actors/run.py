@@ -1,0 +1,298 @@
+"""One run of a job, from its lease to its end: what the dispatcher does for each, in the order the ledger says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from actors.aggregator import Lease
+from actors.handles import ActorLostError, Handle
+from actors.outbox import Outbox
+from actors.pool import PackerPool
+from actors.window import Window
+from ingest.destinations import Destination
+from ingest.errors import (
+    IngestError,
+    LeaseHeldError,
+    SourceError,
+    StreamGoneError,
+    UnreachableError,
+)
+from ingest.journal import RunEnd, StreamRow
+from ingest.ledger import (
+    ChunkConfirmed,
+    ChunkLost,
+    CloseBegun,
+    CloseStream,
+    CreateStream,
+    DeliverChunks,
+    Instruction,
+    LinkStream,
+    StreamClosed,
+    StreamEvent,
+    StreamState,
+)
+from ingest.pipeline import ChunkOrder, Delivered, Failed, Lost, Outcome, orders_of
+from ingest.telemetry import Telemetry
+
+__all__ = ["RunTask", "RunTools"]
+
+logger = logging.getLogger("rheed_ingest")
+
+SOURCE_TRIES = 3
+"""How often a chunk that could not be read (network file system, IO error) is asked of packers."""
+
+
+@dataclass(frozen=True)
+class RunTools:
+    """What the runs of a job share.
+
+    Attributes
+    ----------
+    job_id : str
+        The job, and the holder of its leases.
+    aggregator, streamer : Handle
+        The job's.
+    pool : PackerPool
+        Does the work.
+    window : Window
+        How much of it at once.
+    destination : Destination
+        Takes the closing calls.
+    telemetry : Telemetry
+        Gets what happens.
+    draining : asyncio.Event
+        Set: start nothing new.
+    clock, sleep : callable
+        Unix seconds; asyncio's sleep.
+    """
+
+    job_id: str
+    aggregator: Handle
+    streamer: Handle
+    pool: PackerPool
+    window: Window
+    destination: Destination
+    telemetry: Telemetry
+    draining: asyncio.Event
+    clock: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
+
+
+class RunEndedError(IngestError):
+    """Carries a run's end out of the steps; never leaves this module."""
+
+    def __init__(self, message: str, *, hint: str | None = None, status: str = "failed") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class RunTask:
+    """Drives one run: lease, create, deliver, close; then records how it ended.
+
+    Parameters
+    ----------
+    tools : RunTools
+        What the job's runs share.
+    key : str
+        The run's stream.
+    """
+
+    def __init__(self, tools: RunTools, key: str) -> None:
+        self._tools = tools
+        self._key = key
+        self._lease: Lease | None = None
+        self._replaced = False
+        self._stopped: IngestError | None = None
+
+    async def work(self) -> None:
+        """Do everything that is due, and record the end of the run. Safe to repeat.
+
+        Raises
+        ------
+        ActorLostError
+            The aggregator or the streamer does not answer; asking again later goes on from the journal.
+        """
+        if self._tools.draining.is_set():
+            await self._end(RunEnd("partial", "interrupted before it was begun", "run the same command again"))
+            return
+        try:
+            await self._take_lease()
+            end = await self._steps()
+        except StreamGoneError as exc:
+            if self._replaced:
+                await self._end(RunEnd("failed", str(exc), "run the same command again: a new stream is then made"))
+            else:
+                await self._replace(exc)
+                await self.work()
+        except RunEndedError as exc:
+            await self._end(RunEnd(exc.status, str(exc), exc.hint))
+        except UnreachableError as exc:
+            await self._end(RunEnd("partial", str(exc), exc.hint or "run the same command again: it resumes"))
+        except SourceError as exc:
+            await self._end(RunEnd("partial" if (await self._row()).confirmed else "failed", str(exc), exc.hint))
+        except ActorLostError:
+            raise
+        except IngestError as exc:
+            await self._end(RunEnd("failed", str(exc), exc.hint))
+        else:
+            await self._end(end)
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    async def _take_lease(self) -> None:
+        """Take the lease; of a dead holder after it has expired, of a live one (which renews it) never."""
+        seen_until_s: float | None = None
+        while True:
+            try:
+                self._lease = await self._tools.aggregator.call("lease", self._tools.job_id, self._key)
+                return
+            except LeaseHeldError as exc:
+                if seen_until_s is not None and exc.until_s > seen_until_s:
+                    raise
+                seen_until_s = exc.until_s
+                logger.warning("%s; waiting whether that job is alive", exc)
+                await self._tools.sleep(max(exc.until_s - self._tools.clock(), 0) + 0.05)
+
+    @property
+    def _held(self) -> Lease:
+        if self._lease is None:
+            raise RuntimeError("the lease is taken first")
+        return self._lease
+
+    async def _steps(self) -> RunEnd:
+        lease = self._held
+        if lease.row.same_as is not None:
+            await self._compare_digests()
+        if lease.row.state is StreamState.CLOSED:
+            return self._already_closed()
+        if lease.row.state is StreamState.GONE:
+            raise StreamGoneError(f"stream {lease.row.data_id} was failed or closed by the platform")
+        due = lease.due
+        data_id = lease.row.data_id
+        while due:
+            due, data_id = await self._step(due[0], data_id)
+        row = (await self._row()) if data_id else lease.row
+        if row.state is not StreamState.CLOSED:
+            raise self._stopped or RunEndedError(
+                "interrupted", status="partial", hint="run the same command again: it resumes"
+            )
+        return self._closed_end(row.lost, row.chunks)
+
+    async def _step(self, instruction: Instruction, data_id: str | None) -> tuple[tuple[Instruction, ...], str | None]:
+        match instruction:
+            case CreateStream() | LinkStream():
+                settings = self._held.plan.settings
+                data_id = await self._tools.streamer.call("initialize", self._key, self._held.epoch, settings, data_id)
+                return await self._record([]), data_id
+            case DeliverChunks(data_id, indices):
+                return await self._deliver(data_id, indices), data_id
+            case CloseStream(data_id):
+                return await self._close(data_id), data_id
+
+    async def _record(self, events: Sequence[StreamEvent]) -> tuple[Instruction, ...]:
+        due: tuple[Instruction, ...] = await self._tools.aggregator.call("record", self._key, self._held.epoch, events)
+        return due
+
+    async def _deliver(self, data_id: str, indices: tuple[int, ...]) -> tuple[Instruction, ...]:
+        """Give out the chunks within the window until all are answered, or the run has to stop."""
+        outbox = Outbox(self._record)
+        async with asyncio.TaskGroup() as group:
+            for order in orders_of(self._key, data_id, self._held.plan, indices):
+                await self._tools.window.acquire(order.n_bytes)
+                if self._stopped is not None or self._tools.draining.is_set() or outbox.error is not None:
+                    await self._tools.window.release(order.n_bytes)
+                    break
+                group.create_task(self._one(order, outbox))
+        await outbox.flush()
+        due = await self._record([])
+        return () if due and isinstance(due[0], DeliverChunks) else due
+
+    async def _one(self, order: ChunkOrder, outbox: Outbox) -> None:
+        outcome: Outcome
+        try:
+            outcome = await self._ask(order)
+        except IngestError as exc:
+            outcome = Failed(order.task.index, exc)
+        finally:
+            await self._tools.window.release(order.n_bytes)
+        match outcome:
+            case Delivered(receipt):
+                self._tools.telemetry.emit("receipt_received", self._key, receipt.index)
+                outbox.add(ChunkConfirmed(receipt))
+            case Lost(index, reason):
+                logger.warning("%s: chunk %d is lost: %s", self._held.row.path, index, reason)
+                outbox.add(ChunkLost(index, reason))
+            case Failed(_, error):
+                self._stopped = self._stopped or error
+
+    async def _ask(self, order: ChunkOrder) -> Outcome:
+        tries = 0
+        while True:
+            tries += 1
+            outcome: Outcome = await self._tools.pool.ask("deliver", order)
+            transient = isinstance(outcome, Failed) and isinstance(outcome.error, SourceError)
+            if not transient or tries == SOURCE_TRIES:
+                return outcome
+            await self._tools.sleep(0.2 * tries)
+
+    async def _close(self, data_id: str) -> tuple[Instruction, ...]:
+        await self._record([CloseBegun()])
+        self._tools.telemetry.emit("close_posting", self._key)
+        try:
+            await self._tools.destination.close_stream(data_id)
+        except StreamGoneError as exc:
+            # A repeated close whose first reply was lost: platforms that are not idempotent say so in words.
+            if not any(word in str(exc).lower() for word in ("already closed", "completed", "already ended")):
+                raise
+        self._tools.telemetry.emit("close_answered", self._key)
+        return await self._record([StreamClosed()])
+
+    async def _compare_digests(self) -> None:
+        """Read the chunks that another path's job has confirmed, and compare, before anything is skipped."""
+        digests: dict[int, str] = await self._tools.aggregator.call("receipts_digests", self._key)
+        row = self._held.row
+        for order in orders_of(self._key, row.data_id or "", self._held.plan, sorted(digests)):
+            async with self._tools.window.hold(order.n_bytes):
+                digest = await self._tools.pool.ask("digest", order)
+            if isinstance(digest, IngestError):
+                raise digest
+            if digest != digests[order.task.index]:
+                raise RunEndedError(
+                    f"chunk {order.task.index} is not what was sent from {row.path}, although the fingerprints agree",
+                    hint="pass --restart to send it as a stream of its own",
+                )
+
+    # -- ends ----------------------------------------------------------------------------------------------------------
+
+    def _already_closed(self) -> RunEnd:
+        row = self._held.row
+        if row.lost:
+            return self._closed_end(row.lost, row.chunks)
+        return RunEnd("skipped")
+
+    def _closed_end(self, lost: int, chunks: int) -> RunEnd:
+        if lost:
+            return RunEnd(
+                "partial",
+                f"closed with losses: {lost} of {chunks} chunks could not be delivered",
+                "rheed-ingest status names them; mend the source and pass --restart to send it anew",
+            )
+        return RunEnd("complete")
+
+    async def _row(self) -> StreamRow:
+        row: StreamRow = await self._tools.aggregator.call("row", self._tools.job_id, self._key)
+        return row
+
+    async def _replace(self, exc: StreamGoneError) -> None:
+        """Register the run anew if the platform failed its stream; the new one is sent from the start."""
+        lease = self._held
+        logger.warning("%s: %s; a new stream is made", lease.row.path, exc)
+        self._key = await self._tools.aggregator.call("replace", self._tools.job_id, self._key, lease.epoch, str(exc))
+        self._replaced, self._stopped = True, None
+
+    async def _end(self, end: RunEnd) -> None:
+        epoch = self._lease.epoch if self._lease else None
+        await self._tools.aggregator.call("end_run", self._tools.job_id, self._key, epoch, end)

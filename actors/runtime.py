@@ -1,0 +1,104 @@
+"""A Ray to run on: our own local one, which ends with us, or a cluster that is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from ingest.errors import ClusterError
+
+__all__ = ["Runtime", "ray_runtime"]
+
+OBJECT_STORE_BYTES = 128 << 20
+"""Backfill sends no frames through the object store; Ray takes no less than 75 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The Ray that a job runs on.
+
+    Attributes
+    ----------
+    is_local : bool
+        Whether it was started by us and ends with us.
+    cpus : int
+        Free processors on all nodes: how many packers make sense.
+    node_id : str
+        Ours.
+    nodes : int
+        How many are alive.
+    """
+
+    is_local: bool
+    cpus: int
+    node_id: str
+    nodes: int
+
+
+@contextmanager
+def ray_runtime(address: str | None, *, cpus: int | None = None) -> Iterator[Runtime]:
+    """Connect to Ray for the length of a block.
+
+    Parameters
+    ----------
+    address : str or None
+        Of a cluster (``"auto"``, ``"host:6379"``, ``"ray://..."``); None: start a local Ray, which ends with the block.
+        A Ray to which this process is connected already is used and left alone.
+    cpus : int, optional
+        Processors of a local Ray; default: those that this process may use.
+
+    Raises
+    ------
+    ClusterError
+        No Ray at that address, or it does not start.
+    """
+    connected = ray.is_initialized()
+    if not connected:
+        _connect(address, cpus)
+    try:
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        yield Runtime(
+            is_local=address is None,
+            cpus=max(1, int(ray.available_resources().get("CPU", 1))),
+            node_id=ray.get_runtime_context().get_node_id(),
+            nodes=len(alive),
+        )
+    finally:
+        if not connected:
+            ray.shutdown()
+
+
+def _connect(address: str | None, cpus: int | None) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    quiet = {"log_to_driver": False, "configure_logging": False}
+    try:
+        if address is not None:
+            ray.init(address=address, **quiet)
+            return
+        ray.init(
+            address="local",
+            num_cpus=cpus or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            **quiet,
+        )
+    except Exception as exc:
+        what = "a local Ray does not start" if address is None else f"no Ray at {address}"
+        raise ClusterError(
+            f"{what}: {type(exc).__name__}: {exc}",
+            hint="check the address with `ray status --address ...`, and that versions and token agree",
+        ) from exc
+    finally:
+        _protect_token()
+
+
+def _protect_token() -> None:
+    """Take the group's and others' rights from the token that Ray 2.60 writes with mode 0644 (RAY.md 4)."""
+    token = Path.home() / ".ray" / "auth_token"
+    if token.exists() and token.stat().st_mode & 0o077:
+        token.chmod(0o600)

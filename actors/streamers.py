@@ -1,0 +1,97 @@
+"""The actor that holds RHEED streams: creates and links them, and remembers what each was created with."""
+
+from __future__ import annotations
+
+from actors.handles import Handle
+from ingest.destinations import Destination, link_or_close, open_destination
+from ingest.errors import LinkError, UnreachableError
+from ingest.ledger import CreateBegun, StreamCreated, StreamGone, StreamLinked
+from ingest.plan import StreamSettings
+from ingest.retry import RetryPolicy
+from ingest.telemetry import Secret, Telemetry
+from ingest.wire.models import check_settings
+
+__all__ = ["RHEEDStreamerState"]
+
+
+class RHEEDStreamerState:
+    """Serves many streams without mixing them; what it remembers can be had again from the journal.
+
+    Parameters
+    ----------
+    aggregator : Handle
+        Journals each step before the next is taken.
+    destination : str
+        URL.
+    api_key : Secret or None
+        For a platform.
+    retry : RetryPolicy
+        How long a call is tried.
+    telemetry : Telemetry
+        Gets ``create_posting`` and ``create_answered``.
+    """
+
+    def __init__(
+        self,
+        aggregator: Handle,
+        destination: str,
+        api_key: Secret | None,
+        retry: RetryPolicy,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self._aggregator = aggregator
+        self._url = destination
+        self._api_key = api_key
+        self._retry = retry
+        self._telemetry = telemetry or Telemetry()
+        self._opened: Destination | None = None
+        self._settings: dict[str, StreamSettings] = {}
+
+    @property
+    def _destination(self) -> Destination:
+        if self._opened is None:
+            self._opened = open_destination(self._url, self._api_key, retry=self._retry)
+        return self._opened
+
+    async def initialize(self, key: str, epoch: int, settings: StreamSettings, data_id: str | None) -> str:
+        """Create and link a stream, or go on where an earlier call stopped; return its ``data_id``. Safe to repeat.
+
+        Parameters
+        ----------
+        key, epoch : str, int
+            The stream in the journal, and the caller's lease.
+        settings : StreamSettings
+            What to create.
+        data_id : str or None
+            Where the stream exists already and is only to be linked.
+
+        Raises
+        ------
+        SettingsError, UnknownNameError
+            Nothing was created.
+        LinkError
+            The stream exists and was closed; the journal knows it as gone.
+        """
+        check_settings(settings)
+        resolved = await self._destination.resolve(settings)
+        if data_id is None:
+            await self._aggregator.call("record", key, epoch, [CreateBegun()])
+            self._telemetry.emit("create_posting", key)
+            # The key names the stream's place in the journal: the same for every try, whoever makes it.
+            data_id = await self._destination.open_stream(settings, idempotency_key=key)
+            self._telemetry.emit("create_answered", key, detail=data_id)
+            await self._aggregator.call("record", key, epoch, [StreamCreated(data_id)])
+        try:
+            await link_or_close(self._destination, data_id, settings, resolved)
+        except LinkError as exc:
+            if isinstance(exc.__cause__, UnreachableError):
+                raise exc.__cause__ from None  # not the stream's fault: it stays, and is linked by the next try
+            await self._aggregator.call("record", key, epoch, [StreamGone(str(exc))])
+            raise
+        await self._aggregator.call("record", key, epoch, [StreamLinked()])
+        self._settings[data_id] = settings
+        return data_id
+
+    async def settings(self, data_id: str) -> StreamSettings | None:
+        """Return what a stream was created with, if this process created or linked it."""
+        return self._settings.get(data_id)

@@ -1,0 +1,193 @@
+"""What every destination does: takes a stream's settings, its chunks in any order, and its close."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ingest.errors import DestinationError, LinkError, UnreachableError
+from ingest.plan import StreamSettings
+from ingest.shard import Shard
+from ingest.wire.models import ChunkMetadata, Delivery
+
+__all__ = ["Destination", "MissingNames", "ResolvedLinks", "link_or_close", "open_and_link"]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedLinks:
+    """The ids behind a stream's sample and tags; small, and pickles.
+
+    Attributes
+    ----------
+    physical_sample_id : str or None
+        None: no sample was asked for.
+    tag_ids : tuple of str
+        In the order asked for, each once.
+    """
+
+    physical_sample_id: str | None = None
+    tag_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MissingNames:
+    """What resolving would create.
+
+    Attributes
+    ----------
+    physical_sample : bool
+        Whether the sample is not there.
+    tags : tuple of str
+        The tags that are not there.
+    """
+
+    physical_sample: bool = False
+    tags: tuple[str, ...] = ()
+
+
+class Destination(Protocol):
+    """Where streams go. One for each event loop, shared by its tasks.
+
+    Every method raises a `DestinationError` and nothing of a third party: `RefusedError` and its kin are final,
+    `UnreachableError` comes after the destination's own retries, so that callers need none.
+    """
+
+    async def missing_names(self, settings: StreamSettings) -> MissingNames:
+        """Return which sample and tags `resolve` would create. Changes nothing.
+
+        Raises
+        ------
+        UnknownNameError
+            A UUID that does not exist.
+        """
+        ...
+
+    async def resolve(self, settings: StreamSettings) -> ResolvedLinks:
+        """Find the sample and the tags, creating names that are not there. Safe to repeat.
+
+        Comes before `open_stream`, so that a bad name leaves no stream behind.
+
+        Raises
+        ------
+        UnknownNameError
+            A UUID that does not exist.
+        SettingsError
+            A blank sample.
+        """
+        ...
+
+    async def open_stream(self, settings: StreamSettings, idempotency_key: str) -> str:
+        """Create a stream; return its ``data_id``.
+
+        Safe to repeat with the same key where the destination honours it; else a lost reply leaves an empty orphan.
+
+        Raises
+        ------
+        SettingsError
+            Settings that the destination does not take.
+        """
+        ...
+
+    async def link(self, data_id: str, settings: StreamSettings, resolved: ResolvedLinks) -> None:
+        """Link a stream to its sample, project and tags. Safe to repeat."""
+        ...
+
+    async def deliver(self, data_id: str, index: int, meta: ChunkMetadata, shard: Shard) -> Delivery:
+        """Store one chunk, and return once the destination has confirmed it. Safe to repeat, in any order.
+
+        Raises
+        ------
+        StreamGoneError
+            The stream does not exist or takes nothing more.
+        """
+        ...
+
+    async def close_stream(self, data_id: str) -> None:
+        """Close a stream: it takes nothing more.
+
+        Raises
+        ------
+        StreamGoneError
+            There is no such stream, or it was closed or failed before.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections. Safe to repeat."""
+        ...
+
+
+async def link_or_close(
+    destination: Destination, data_id: str, settings: StreamSettings, resolved: ResolvedLinks
+) -> None:
+    """Link a new stream; if that fails, close it, so that no stream goes on under the wrong name.
+
+    Parameters
+    ----------
+    destination : Destination
+        Where the stream is.
+    data_id : str
+        The stream, already journalled by the caller.
+    settings, resolved
+        As for `Destination.link`.
+
+    Raises
+    ------
+    LinkError
+        Not linked. Names the ``data_id`` and says whether the stream could be closed; no close is tried when the
+        destination was unreachable, since that would only double the wait. Linking again is safe.
+    """
+    try:
+        await destination.link(data_id, settings, resolved)
+    except DestinationError as exc:
+        if isinstance(exc, UnreachableError):
+            state = "it was left open, since the destination does not answer"
+        else:
+            state = await _close_after_failure(destination, data_id)
+        raise LinkError(
+            f"stream {data_id} was created, but not linked to its sample, project or tags, and {state}: {exc}",
+            hint=exc.hint or "check the project's id and what this key may do, then run again",
+            data_id=data_id,
+        ) from exc
+
+
+async def _close_after_failure(destination: Destination, data_id: str) -> str:
+    try:
+        await destination.close_stream(data_id)
+    except DestinationError as exc:
+        return f"closing it failed too ({exc})"
+    return "it was closed"
+
+
+async def open_and_link(
+    destination: Destination,
+    settings: StreamSettings,
+    idempotency_key: str,
+    created: Callable[[str], Awaitable[None]],
+) -> str:
+    """Resolve, create and link a stream, in the order that leaves nothing behind; return its ``data_id``.
+
+    Callers that do the steps themselves use `link_or_close` for the last one.
+
+    Parameters
+    ----------
+    destination : Destination
+        Where to.
+    settings : StreamSettings
+        The stream's.
+    idempotency_key : str
+        The same for every try at this stream.
+    created : coroutine function
+        Is awaited with the ``data_id`` after the stream was created and before it is linked: the moment to journal it.
+
+    Raises
+    ------
+    LinkError
+        As `link_or_close`.
+    """
+    resolved = await destination.resolve(settings)
+    data_id = await destination.open_stream(settings, idempotency_key)
+    await created(data_id)
+    await link_or_close(destination, data_id, settings, resolved)
+    return data_id

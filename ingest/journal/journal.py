@@ -1,0 +1,337 @@
+"""Streams, leases, receipts and losses, durably."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+import zlib
+from collections.abc import Sequence
+from dataclasses import astuple
+
+from pydantic import TypeAdapter
+
+from ingest.errors import LeaseHeldError, SettingsChangedError, SourceChangedError, StaleEpochError
+from ingest.journal.database import Database, mapped
+from ingest.journal.rows import RegisteredRun, RunEnd, StreamRow, stream_row
+from ingest.ledger import (
+    ChunkConfirmed,
+    ChunkLost,
+    CloseBegun,
+    CreateBegun,
+    Receipt,
+    Sealed,
+    StreamClosed,
+    StreamCreated,
+    StreamEvent,
+    StreamGone,
+    StreamLedger,
+    StreamLinked,
+    StreamState,
+)
+from ingest.plan import RunPlan
+
+__all__ = ["Journal"]
+
+_PLAN: TypeAdapter[RunPlan] = TypeAdapter(RunPlan)
+
+
+class Journal(Database):
+    """The ledger's durable form: what a method returned from is on disk.
+
+    Safe for several processes of one machine: every write is one immediate transaction, and those of a stream first
+    check its lease's epoch. Not for pickling; for one thread at a time; `close` may be repeated.
+    """
+
+    # -- runs ----------------------------------------------------------------------------------------------------------
+
+    def register(
+        self, job_id: str, seq: int, destination: str, path: str, plan: RunPlan, *, restart: bool = False
+    ) -> RegisteredRun:
+        """Enter a run of a job, finding the stream that an earlier job began for it; safe to repeat.
+
+        Parameters
+        ----------
+        job_id : str
+            The job.
+        seq : int
+            The run's place in it.
+        destination : str
+            Canonical URL.
+        path : str
+            Canonical name of the source, with the dataset.
+        plan : RunPlan
+            What is to be sent.
+        restart : bool, default False
+            Leave what an earlier job did, and send everything into a new stream.
+
+        Raises
+        ------
+        SettingsChangedError
+            The same recording was sent with other settings.
+        SourceChangedError
+            The path held another recording.
+        """
+        identity = json.dumps(plan.identity(), sort_keys=True)
+        with self._transaction():
+            done = self._db.execute("SELECT key FROM job_runs WHERE job_id=? AND seq=?", (job_id, seq)).fetchone()
+            if done:
+                return self._registered(done["key"], job_id)
+            row = self._earlier(destination, path, plan, identity, restart=restart)
+            replaces = None
+            if row is not None and (restart or row["state"] == StreamState.GONE):
+                self._db.execute("UPDATE streams SET superseded=1 WHERE key=?", (row["key"],))
+                replaces = row["data_id"]
+                row = None
+            key = row["key"] if row is not None else self._insert(destination, path, plan, identity, replaces)
+            same_as = row["path"] if row is not None and row["path"] != path else None
+            confirmed = self._db.execute("SELECT count(*) FROM receipts WHERE key=?", (key,)).fetchone()[0]
+            self._db.execute(
+                "INSERT OR IGNORE INTO job_runs (job_id, seq, key, resumed, same_as, started_s) VALUES (?,?,?,?,?,?)",
+                (job_id, seq, key, confirmed, same_as, self._clock()),
+            )
+            return self._registered(key, job_id)
+
+    def replace(self, job_id: str, key: str) -> str:
+        """Register a run of a job anew, for a stream that its platform failed; return the new key. Safe to repeat."""
+        plan = self.plan(key)
+        with self._transaction():
+            old = self._db.execute("SELECT * FROM streams WHERE key=?", (key,)).fetchone()
+            if old["superseded"]:
+                row = self._db.execute("SELECT key FROM streams WHERE replaces=?", (old["data_id"],)).fetchone()
+                return str(row["key"])
+            self._db.execute("UPDATE streams SET superseded=1 WHERE key=?", (key,))
+            new = self._insert(old["destination"], old["path"], plan, old["identity"], old["data_id"])
+            self._db.execute("UPDATE job_runs SET key=?, resumed=0 WHERE job_id=? AND key=?", (new, job_id, key))
+            return new
+
+    def _earlier(
+        self, destination: str, path: str, plan: RunPlan, identity: str, *, restart: bool
+    ) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self._db.execute(
+            "SELECT * FROM streams WHERE destination=? AND fingerprint=? AND superseded=0 ORDER BY path=? DESC",
+            (destination, plan.fingerprint, path),
+        ).fetchone()
+        if row is not None:
+            if row["identity"] != identity and not restart:
+                before, now = json.loads(row["identity"]), json.loads(identity)
+                changed = ", ".join(
+                    f"{name} was {before.get(name)!r} and is {now[name]!r}"
+                    for name in now
+                    if before.get(name) != now[name]
+                )
+                raise SettingsChangedError(
+                    f"{path} was sent before as {row['data_id']} with other settings: {changed}",
+                    hint="use the earlier settings to resume it, or pass --restart to send it anew as another stream",
+                )
+            return row
+        row = self._db.execute(
+            "SELECT * FROM streams WHERE destination=? AND path=? AND superseded=0", (destination, path)
+        ).fetchone()
+        if row is not None and not restart:
+            raise SourceChangedError(
+                f"{path} is not the recording that was sent from there before (as {row['data_id']}): its fingerprint is "
+                f"{plan.fingerprint}, it was {row['fingerprint']}",
+                hint="pass --restart to send it anew as another stream",
+            )
+        return row
+
+    def _insert(self, destination: str, path: str, plan: RunPlan, identity: str, replaces: str | None) -> str:
+        key = uuid.uuid4().hex
+        self._db.execute(
+            "INSERT INTO streams (key, destination, path, fingerprint, name, identity, plan, frames, bytes_in, state, "
+            "expected, registered_s, replaces) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                key,
+                destination,
+                path,
+                plan.fingerprint,
+                plan.settings.name,
+                identity,
+                zlib.compress(_PLAN.dump_json(plan)),
+                plan.frames,
+                plan.bytes_in,
+                StreamState.PLANNED,
+                len(plan.chunks),
+                self._clock(),
+                replaces,
+            ),
+        )
+        return key
+
+    def _registered(self, key: str, job_id: str) -> RegisteredRun:
+        row = self.row(key, job_id)
+        return RegisteredRun(key, row.state, row.confirmed, row.lost, row.chunks, row.same_as)
+
+    def plan(self, key: str) -> RunPlan:
+        """Return the plan that a stream was registered with."""
+        with mapped(self.path):
+            row = self._db.execute("SELECT plan FROM streams WHERE key=?", (key,)).fetchone()
+        return _PLAN.validate_json(zlib.decompress(row["plan"]))
+
+    def open_runs(self, job_id: str) -> list[str]:
+        """Return the keys of a job's runs that have not ended, in order."""
+        with mapped(self.path):
+            rows = self._db.execute(
+                "SELECT key FROM job_runs WHERE job_id=? AND status IS NULL ORDER BY seq", (job_id,)
+            ).fetchall()
+        return [row["key"] for row in rows]
+
+    def end_run(self, job_id: str, key: str, end: RunEnd) -> None:
+        """Record how a job's run ended; the first word stands."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE job_runs SET status=?, error=?, hint=?, ended_s=? WHERE job_id=? AND key=? AND status IS NULL",
+                (end.status, end.error, end.hint, self._clock(), job_id, key),
+            )
+
+    # -- leases --------------------------------------------------------------------------------------------------------
+
+    def lease(self, key: str, holder: str, ttl_s: float) -> int:
+        """Take a stream's lease for `holder`, raising its epoch, and return that.
+
+        Raises
+        ------
+        LeaseHeldError
+            Another holder's has not expired.
+        """
+        now_s = self._clock()
+        with self._transaction():
+            row = self._db.execute(
+                "SELECT epoch, lease_holder, lease_until_s, path FROM streams WHERE key=?", (key,)
+            ).fetchone()
+            if row["lease_holder"] not in (None, holder) and row["lease_until_s"] > now_s:
+                raise LeaseHeldError(
+                    f"{row['path']}: job {row['lease_holder']} has it (its lease ends in "
+                    f"{row['lease_until_s'] - now_s:.1f} s unless renewed)",
+                    hint="wait for that job, or stop it; then run the same command again",
+                    until_s=row["lease_until_s"],
+                )
+            self._db.execute(
+                "UPDATE streams SET epoch=epoch+1, lease_holder=?, lease_until_s=? WHERE key=?",
+                (holder, now_s + ttl_s, key),
+            )
+            return int(row["epoch"]) + 1
+
+    def renew(self, holder: str, ttl_s: float) -> None:
+        """Put off the end of all leases that `holder` has."""
+        with self._transaction():
+            self._db.execute("UPDATE streams SET lease_until_s=? WHERE lease_holder=?", (self._clock() + ttl_s, holder))
+
+    def release(self, key: str, epoch: int) -> None:
+        """Give a lease back; nothing if it was taken over."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE streams SET lease_holder=NULL, lease_until_s=0 WHERE key=? AND epoch=?", (key, epoch)
+            )
+
+    # -- events --------------------------------------------------------------------------------------------------------
+
+    def load(self, key: str) -> StreamLedger:
+        """Return the stream's ledger as of the last committed event."""
+        with mapped(self.path):
+            row = self._db.execute("SELECT * FROM streams WHERE key=?", (key,)).fetchone()
+            receipts = self._db.execute("SELECT idx, frames_digest FROM receipts WHERE key=?", (key,)).fetchall()
+            losses = self._db.execute("SELECT idx, reason FROM losses WHERE key=?", (key,)).fetchall()
+        return StreamLedger(
+            key,
+            epoch=row["epoch"],
+            state=StreamState(row["state"]),
+            data_id=row["data_id"],
+            expected=row["expected"],
+            confirmed={r["idx"]: r["frames_digest"] for r in receipts},
+            lost={r["idx"]: r["reason"] for r in losses},
+            gone_reason=row["gone_reason"],
+        )
+
+    def record(self, key: str, epoch: int, events: Sequence[StreamEvent]) -> None:
+        """Commit events of a stream in one transaction; repeating it changes nothing.
+
+        Raises
+        ------
+        StaleEpochError
+            The lease was taken over; nothing was written.
+        """
+        with self._transaction():
+            self._fence(key, epoch)
+            for event in events:
+                self._write(key, epoch, event)
+
+    def _fence(self, key: str, epoch: int) -> None:
+        current = self._db.execute("SELECT epoch FROM streams WHERE key=?", (key,)).fetchone()["epoch"]
+        if current != epoch:
+            raise StaleEpochError(
+                f"stream {key}: the lease is at epoch {current}, this job's is {epoch}: another job took over"
+            )
+
+    def _write(self, key: str, epoch: int, event: StreamEvent) -> None:
+        match event:
+            case CreateBegun():
+                self._set(key, state=StreamState.CREATING)
+            case StreamCreated(data_id):
+                self._set(key, state=StreamState.CREATED, data_id=data_id)
+            case StreamLinked():
+                self._set(key, state=StreamState.OPEN)
+            case ChunkConfirmed(receipt):
+                self._write_receipt(key, epoch, receipt)
+            case ChunkLost(index, reason):
+                self._db.execute("INSERT OR IGNORE INTO losses VALUES (?,?,?)", (key, index, reason))
+            case Sealed(chunks):
+                self._set(key, expected=chunks)
+            case CloseBegun():
+                self._set(key, state=StreamState.CLOSING)
+            case StreamClosed():
+                self._set(key, state=StreamState.CLOSED, closed_s=self._clock())
+            case StreamGone(reason):
+                self._set(key, state=StreamState.GONE, gone_reason=reason)
+
+    def _set(self, key: str, **columns: object) -> None:
+        names = ", ".join(f"{name}=?" for name in columns)
+        self._db.execute(f"UPDATE streams SET {names} WHERE key=?", (*columns.values(), key))  # noqa: S608 - our names
+
+    def _write_receipt(self, key: str, epoch: int, receipt: Receipt) -> None:
+        self._db.execute(
+            "INSERT INTO receipts (key, idx, frames, start_ms, end_ms, n_bytes, crc32c, frames_digest, etag, attempts, "
+            "node, put_ms, epoch) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key, idx) DO UPDATE SET "
+            "n_bytes=excluded.n_bytes, crc32c=excluded.crc32c, frames_digest=excluded.frames_digest, "
+            "etag=excluded.etag, attempts=excluded.attempts, node=excluded.node, put_ms=excluded.put_ms, "
+            "epoch=excluded.epoch, revision=revision+1 WHERE frames_digest<>excluded.frames_digest",
+            (key, *astuple(receipt), epoch),
+        )
+        self._db.execute("DELETE FROM losses WHERE key=? AND idx=?", (key, receipt.index))
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def receipts(self, key: str) -> list[Receipt]:
+        """Return the stream's receipts by index."""
+        with mapped(self.path):
+            rows = self._db.execute(
+                "SELECT idx, frames, start_ms, end_ms, n_bytes, crc32c, frames_digest, etag, attempts, node, put_ms "
+                "FROM receipts WHERE key=? ORDER BY idx",
+                (key,),
+            ).fetchall()
+        return [Receipt(*row) for row in rows]
+
+    def row(self, key: str, job_id: str | None = None) -> StreamRow:
+        """Return what is known of a stream, with what `job_id` did to it."""
+        return self._rows("WHERE s.key=?", (job_id, key))[0]
+
+    def job(self, job_id: str) -> list[StreamRow]:
+        """Return a job's runs in order."""
+        return self._rows("WHERE j.job_id IS NOT NULL ORDER BY j.seq", (job_id,))
+
+    def streams(self) -> list[StreamRow]:
+        """Return all streams, newest first, without those that others replaced."""
+        return self._rows("WHERE s.superseded=0 ORDER BY s.registered_s DESC", (None,))
+
+    def _rows(self, where: str, parameters: tuple[object, ...]) -> list[StreamRow]:
+        # Aggregated over the streams asked for only, so that a status poll of one job does not scan all receipts.
+        query = (
+            "SELECT s.*, j.seq, j.resumed, j.same_as, j.status, j.error, j.hint, j.started_s, j.ended_s, "
+            "(SELECT count(*) FROM receipts r WHERE r.key=s.key) AS confirmed, "
+            "(SELECT coalesce(sum(n_bytes), 0) FROM receipts r WHERE r.key=s.key) AS bytes_out, "
+            "(SELECT count(*) FROM losses l WHERE l.key=s.key) AS lost "
+            f"FROM streams s LEFT JOIN job_runs j ON j.key=s.key AND j.job_id=? {where}"  # noqa: S608 - our clauses
+        )
+        with mapped(self.path):
+            return [stream_row(row) for row in self._db.execute(query, parameters).fetchall()]

@@ -1,0 +1,131 @@
+"""What the journal answers with: small frozen values."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from ingest.ledger import StreamState
+
+__all__ = ["RegisteredRun", "RunEnd", "StreamRow", "stream_row"]
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredRun:
+    """A run's place in the journal.
+
+    Attributes
+    ----------
+    key : str
+        The stream's key.
+    state : StreamState
+        Where its stream is.
+    confirmed, lost, chunks : int
+        Chunks with a receipt, given up, and in all.
+    same_as : str or None
+        Another path whose recording has the same fingerprint: digests must be compared before anything is skipped.
+    """
+
+    key: str
+    state: StreamState
+    confirmed: int
+    lost: int
+    chunks: int
+    same_as: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run of a job ended.
+
+    Attributes
+    ----------
+    status : str
+        ``"complete"``, ``"partial"``, ``"failed"`` or ``"skipped"``.
+    error, hint : str or None
+        Why, and what would work.
+    """
+
+    status: str
+    error: str | None = None
+    hint: str | None = None
+
+
+@dataclass(frozen=True)
+class StreamRow:
+    """A stream as the journal knows it, for status and reports.
+
+    Attributes
+    ----------
+    key, destination, path, name, state, data_id
+        What and where it is.
+    frames, bytes_in, chunks, confirmed, lost, bytes_out, uploaded, resumed
+        Counts; `uploaded` and `resumed` are those of the job asked for.
+    end : RunEnd or None
+        How the job's run ended, if it did.
+    started_s, ended_s : float or None
+        Unix seconds.
+    replaces : str or None
+        The ``data_id`` of the stream that this one replaces.
+    same_as : str or None
+        The path under which the same recording was sent before.
+    epoch : int
+        Of its lease.
+    lease_holder : str or None
+        The job that has it.
+    lease_until_s : float
+        When it ends, Unix seconds.
+    seq : int
+        The run's place in the job.
+    """
+
+    key: str
+    destination: str
+    path: str
+    name: str
+    state: StreamState
+    data_id: str | None
+    frames: int
+    bytes_in: int
+    chunks: int
+    confirmed: int
+    lost: int
+    bytes_out: int
+    resumed: int = 0
+    end: RunEnd | None = None
+    started_s: float | None = None
+    ended_s: float | None = None
+    replaces: str | None = None
+    same_as: str | None = None
+    epoch: int = 0
+    lease_holder: str | None = None
+    lease_until_s: float = 0.0
+    seq: int = 0
+
+
+def stream_row(row: sqlite3.Row) -> StreamRow:
+    """Return a row of the journal's stream query as a value."""
+    return StreamRow(
+        key=row["key"],
+        destination=row["destination"],
+        path=row["path"],
+        name=row["name"],
+        state=StreamState(row["state"]),
+        data_id=row["data_id"],
+        frames=row["frames"],
+        bytes_in=row["bytes_in"],
+        chunks=row["expected"] or 0,
+        confirmed=row["confirmed"],
+        lost=row["lost"],
+        bytes_out=row["bytes_out"],
+        resumed=row["resumed"] or 0,
+        end=RunEnd(row["status"], row["error"], row["hint"]) if row["status"] else None,
+        started_s=row["started_s"],
+        ended_s=row["ended_s"],
+        replaces=row["replaces"],
+        same_as=row["same_as"],
+        epoch=row["epoch"],
+        lease_holder=row["lease_holder"],
+        lease_until_s=row["lease_until_s"],
+        seq=row["seq"] or 0,
+    )

@@ -1,0 +1,320 @@
+"""What the platform knows of streams and chunks; every method is one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from ingest.server.database import Database
+from ingest.server.messages import ChunkInfo, NewStream
+from ingest.server.problems import ApiError, no_such_stream
+from ingest.server.rows import ChunkRow, EndReport, StreamRow
+
+__all__ = ["Catalogue"]
+
+
+class Catalogue:
+    """Streams and chunks in the database; the methods block and may be called from any thread.
+
+    Parameters
+    ----------
+    database : Database
+        Where they are.
+    silent_stream_s : float
+        An open stream that got nothing for so long counts as failed, whether or not `fail_silent` ran since.
+    """
+
+    def __init__(self, database: Database, silent_stream_s: float) -> None:
+        self._database = database
+        self._silent_stream_s = silent_stream_s
+
+    def create_stream(
+        self, new: NewStream, now_s: float, *, idempotency_key: str | None = None, body_digest: str = ""
+    ) -> str:
+        """Create a stream, or find the one that the same key and body created; return its id.
+
+        Raises
+        ------
+        ApiError
+            422: the key was used with another body.
+        """
+        data_id = str(uuid.uuid4())
+
+        def create(db: sqlite3.Connection) -> str:
+            if idempotency_key is not None:
+                row = db.execute(
+                    "SELECT body_digest, data_id FROM idempotency WHERE idempotency_key = ?", (idempotency_key,)
+                ).fetchone()
+                if row is not None and row["body_digest"] != body_digest:
+                    raise ApiError("this Idempotency-Key was used with another body")
+                if row is not None:
+                    return str(row["data_id"])
+            db.execute(
+                "INSERT INTO streams (data_id, name, fps, rotations_per_min, rotational_period, project_id,"
+                " azimuth_label, created_unix_s, active_unix_s) VALUES (:data_id, :name, :fps, :rotations_per_min,"
+                " :rotational_period, :project_id, :azimuth_label, :now_s, :now_s)",
+                {**asdict(new), "data_id": data_id, "now_s": now_s},
+            )
+            if idempotency_key is not None:
+                db.execute("INSERT INTO idempotency VALUES (?, ?, ?)", (idempotency_key, body_digest, data_id))
+            return data_id
+
+        return self._database.write(create)
+
+    def announce(self, data_id: str, index: int, info: ChunkInfo, now_s: float) -> None:
+        """Record what a chunk will be; the first one decides the size of all frames.
+
+        Raises
+        ------
+        ApiError
+            404: no such stream; 409: it is closed or failed; 422: frames of another size.
+        """
+
+        def announce(db: sqlite3.Connection) -> None:
+            row = self._open_stream(db, data_id, now_s)
+            size = (row["height_px"], row["width_px"])
+            if size != (None, None) and size != (info.height_px, info.width_px):
+                raise ApiError(
+                    f"dims must have frames of {size[0]} x {size[1]} px as the stream's first chunk; "
+                    f"got {info.height_px} x {info.width_px}"
+                )
+            db.execute(
+                "UPDATE streams SET active_unix_s = max(active_unix_s, ?), height_px = ?, width_px = ?"
+                " WHERE data_id = ?",
+                (now_s, info.height_px, info.width_px, data_id),
+            )
+            db.execute(
+                "INSERT INTO chunks (data_id, chunk, announced, urls) VALUES (?, ?, ?, 1) ON CONFLICT DO UPDATE"
+                " SET announced = excluded.announced, urls = urls + 1",
+                (data_id, index, info.dumps()),
+            )
+
+        # A lost announcement only makes the upload's signature the one proof of it, so nobody waits for the disk.
+        self._database.write(announce, durable=False)
+
+    def store_chunk(
+        self, data_id: str, index: int, info: ChunkInfo, *, n_bytes: int, crc32c: int, file: str, now_s: float
+    ) -> str | None:
+        """Make a staged file the chunk's content; return the name of the file that it replaces.
+
+        Raises
+        ------
+        ApiError
+            404: no such stream; 409: it is closed or failed.
+        """
+
+        def store(db: sqlite3.Connection) -> str | None:
+            self._open_stream(db, data_id, now_s)
+            old = db.execute("SELECT file FROM chunks WHERE data_id = ? AND chunk = ?", (data_id, index)).fetchone()
+            db.execute(
+                "INSERT INTO chunks (data_id, chunk, stored, frames, bytes, crc32c, file, puts)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET stored = excluded.stored,"
+                " frames = excluded.frames, bytes = excluded.bytes, crc32c = excluded.crc32c, file = excluded.file,"
+                " puts = puts + 1",
+                (data_id, index, info.dumps(), info.frames, n_bytes, crc32c, file),
+            )
+            db.execute(
+                "UPDATE streams SET active_unix_s = max(active_unix_s, ?), height_px = ?, width_px = ?"
+                " WHERE data_id = ?",
+                (now_s, info.height_px, info.width_px, data_id),
+            )
+            return None if old is None else old["file"]
+
+        return self._database.write(store)
+
+    def end_stream(self, data_id: str, now_s: float) -> EndReport:
+        """Close a stream, once and for all, and say what it has; again: the same report.
+
+        Raises
+        ------
+        ApiError
+            404: no such stream; 409: it has failed.
+        """
+
+        def end(db: sqlite3.Connection) -> EndReport:
+            row = _stream(db, data_id)
+            if row["status"] != "closed":
+                self._open_stream(db, data_id, now_s)
+                chunk_size = _place_frames(db, data_id)
+                db.execute(
+                    "UPDATE streams SET status = 'closed', times_closed = times_closed + 1, chunk_size = ?"
+                    " WHERE data_id = ?",
+                    (chunk_size, data_id),
+                )
+            db.execute("UPDATE streams SET end_calls = end_calls + 1 WHERE data_id = ?", (data_id,))
+            return _report(_chunks(db, data_id))
+
+        return self._database.write(end)
+
+    def fail_silent(self, now_s: float) -> int:
+        """Mark the streams that were silent for too long as failed; return how many."""
+
+        def fail(db: sqlite3.Connection) -> int:
+            limit = now_s - self._silent_stream_s
+            return db.execute(
+                "UPDATE streams SET status = 'failed' WHERE status = 'open' AND active_unix_s < ?", (limit,)
+            ).rowcount
+
+        return self._database.write(fail)
+
+    def mark_sealed(self, data_id: str, links_version: int) -> None:
+        """Record that a closed stream lies in its final form, with the links of `links_version`."""
+        query = "UPDATE streams SET sealed_version = ? WHERE data_id = ?"
+        self._database.write(lambda db: db.execute(query, (links_version, data_id)))
+
+    def unsealed(self) -> list[str]:
+        """Return the closed streams that are not in their final form yet, oldest first."""
+        return self._database.read(
+            lambda db: [
+                row["data_id"]
+                for row in db.execute(
+                    "SELECT data_id FROM streams WHERE status = 'closed'"
+                    " AND coalesce(sealed_version, -1) < links_version ORDER BY created_unix_s"
+                )
+            ]
+        )
+
+    def staged_files(self) -> dict[str, set[str]]:
+        """Return the names of the staged files that count, by stream that is not sealed."""
+
+        def staged(db: sqlite3.Connection) -> dict[str, set[str]]:
+            files: dict[str, set[str]] = {
+                row["data_id"]: set() for row in db.execute("SELECT data_id FROM streams WHERE sealed_version IS NULL")
+            }
+            for row in db.execute(
+                "SELECT data_id, file FROM chunks JOIN streams USING (data_id)"
+                " WHERE sealed_version IS NULL AND file IS NOT NULL"
+            ):
+                files[row["data_id"]].add(row["file"])
+            return files
+
+        return self._database.read(staged)
+
+    def streams(self, now_s: float) -> list[StreamRow]:
+        """Return all streams, oldest first."""
+
+        def streams(db: sqlite3.Connection) -> list[StreamRow]:
+            rows = db.execute(f"{_STREAM_QUERY} ORDER BY created_unix_s, data_id").fetchall()
+            tags = _tags(db, None)
+            return [self._stream_row(row, tags.get(row["data_id"], ()), now_s) for row in rows]
+
+        return self._database.read(streams)
+
+    def stream(self, data_id: str, now_s: float) -> StreamRow:
+        """Return one stream.
+
+        Raises
+        ------
+        ApiError
+            404: no such stream.
+        """
+
+        def stream(db: sqlite3.Connection) -> StreamRow:
+            row = db.execute(f"{_STREAM_QUERY} WHERE s.data_id = ?", (data_id,)).fetchone()
+            if row is None:
+                raise no_such_stream(data_id)
+            return self._stream_row(row, _tags(db, data_id).get(data_id, ()), now_s)
+
+        return self._database.read(stream)
+
+    def chunks(self, data_id: str) -> list[ChunkRow]:
+        """Return the chunks of a stream that were announced or stored, in order."""
+        return self._database.read(lambda db: _chunks(db, data_id))
+
+    def chunk(self, data_id: str, index: int) -> ChunkRow | None:
+        """Return one chunk; None: neither announced nor stored."""
+
+        def chunk(db: sqlite3.Connection) -> ChunkRow | None:
+            row = db.execute("SELECT * FROM chunks WHERE data_id = ? AND chunk = ?", (data_id, index)).fetchone()
+            return None if row is None else _chunk_row(row)
+
+        return self._database.read(chunk)
+
+    def _is_silent(self, row: sqlite3.Row, now_s: float) -> bool:
+        return bool(row["status"] == "open" and row["active_unix_s"] < now_s - self._silent_stream_s)
+
+    def _open_stream(self, db: sqlite3.Connection, data_id: str, now_s: float) -> sqlite3.Row:
+        row = _stream(db, data_id)
+        if row["status"] == "failed" or self._is_silent(row, now_s):
+            raise ApiError(
+                f"stream {data_id} failed: it got nothing for {self._silent_stream_s:g} s, and takes no more",
+                status=409,
+            )
+        if row["status"] != "open":
+            raise ApiError(f"stream {data_id} is closed, and takes no more", status=409)
+        return row
+
+    def _stream_row(self, row: sqlite3.Row, tags: Iterable[tuple[str, str]], now_s: float) -> StreamRow:
+        values = dict(row)
+        sample_id, sample_name = values.pop("sample_id"), values.pop("sample_name")
+        values["status"] = "failed" if self._is_silent(row, now_s) else row["status"]
+        return StreamRow(**values, sample=None if sample_id is None else (sample_id, sample_name), tags=tuple(tags))
+
+
+_STREAM_QUERY = """
+SELECT s.data_id, s.name, s.fps, s.rotations_per_min, s.rotational_period, s.project_id, s.azimuth_label, s.status,
+    s.created_unix_s, s.active_unix_s, s.height_px, s.width_px, s.end_calls, s.times_closed,
+    s.links_version, s.sealed_version, s.chunk_size,
+    s.sample_id, samples.name AS sample_name,
+    (SELECT coalesce(sum(frames), 0) FROM chunks WHERE data_id = s.data_id) AS frames,
+    (SELECT count(*) FROM chunks WHERE data_id = s.data_id AND stored IS NOT NULL) AS chunks
+FROM streams s LEFT JOIN samples ON samples.id = s.sample_id
+"""
+
+
+def _stream(db: sqlite3.Connection, data_id: str) -> sqlite3.Row:
+    row: sqlite3.Row | None = db.execute("SELECT * FROM streams WHERE data_id = ?", (data_id,)).fetchone()
+    if row is None:
+        raise no_such_stream(data_id)
+    return row
+
+
+def _tags(db: sqlite3.Connection, data_id: str | None) -> dict[str, list[tuple[str, str]]]:
+    tags: dict[str, list[tuple[str, str]]] = {}
+    for row in db.execute(
+        "SELECT data_id, id, name FROM stream_tags JOIN tags ON tags.id = tag_id"
+        " WHERE ?1 IS NULL OR data_id = ?1 ORDER BY name_key",
+        (data_id,),
+    ):
+        tags.setdefault(row["data_id"], []).append((row["id"], row["name"]))
+    return tags
+
+
+def _chunks(db: sqlite3.Connection, data_id: str) -> list[ChunkRow]:
+    rows = db.execute("SELECT * FROM chunks WHERE data_id = ? ORDER BY chunk", (data_id,))
+    return [_chunk_row(row) for row in rows]
+
+
+def _chunk_row(row: sqlite3.Row) -> ChunkRow:
+    return ChunkRow(
+        index=row["chunk"],
+        announced=None if row["announced"] is None else ChunkInfo.loads(row["announced"]),
+        stored=None if row["stored"] is None else ChunkInfo.loads(row["stored"]),
+        n_bytes=row["bytes"],
+        crc32c=row["crc32c"] or 0,
+        file=row["file"],
+        puts=row["puts"],
+        first_frame=row["first_frame"],
+    )
+
+
+def _place_frames(db: sqlite3.Connection, data_id: str) -> int | None:
+    """Give each chunk its place, and return what the first one declared as chunk size.
+
+    A chunk that was announced and never came keeps the room that it said it needs.
+    """
+    places, next_frame = [], 0
+    chunks = _chunks(db, data_id)
+    for chunk in chunks:
+        places.append((next_frame, data_id, chunk.index))
+        next_frame += chunk.info.frames if chunk.info is not None else 0
+    db.executemany("UPDATE chunks SET first_frame = ? WHERE data_id = ? AND chunk = ?", places)
+    return chunks[0].info.chunk_size if chunks and chunks[0].info is not None else None
+
+
+def _report(chunks: list[ChunkRow]) -> EndReport:
+    stored = {chunk.index: chunk.stored.frames for chunk in chunks if chunk.stored is not None}
+    known = max((chunk.index for chunk in chunks), default=-1) + 1
+    return EndReport(sum(stored.values()), len(stored), tuple(i for i in range(known) if i not in stored))

@@ -1,0 +1,110 @@
+"""What the catalogue tells about streams and chunks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ingest.server.messages import ChunkInfo
+
+__all__ = ["ChunkRow", "EndReport", "StreamRow"]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRow:
+    """One stream, as it is now.
+
+    Attributes
+    ----------
+    status : str
+        ``open``, ``closed`` or ``failed``.
+    frames, chunks : int
+        Stored.
+    height_px, width_px : int or None
+        Of every frame; None: no chunk was announced yet.
+    sample : tuple or None
+        Id and name.
+    tags : tuple
+        Pairs of id and name.
+    end_calls, times_closed : int
+        How often ``end`` was called, and how often that closed the stream.
+    links_version : int
+        Grows with every link.
+    sealed_version : int or None
+        The links that its final form shows; None: it has no final form yet.
+    chunk_size : int or None
+        Frames in one shard of the final form, which is what its first chunk declared; set when it closes.
+    """
+
+    data_id: str
+    name: str
+    fps: float
+    rotations_per_min: float
+    rotational_period: float | None
+    project_id: str | None
+    azimuth_label: str | None
+    status: str
+    created_unix_s: float
+    active_unix_s: float
+    height_px: int | None
+    width_px: int | None
+    frames: int
+    chunks: int
+    sample: tuple[str, str] | None
+    tags: tuple[tuple[str, str], ...]
+    end_calls: int
+    times_closed: int
+    links_version: int
+    sealed_version: int | None
+    chunk_size: int | None
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it lies in its final form."""
+        return self.sealed_version is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRow:
+    """One chunk that was announced, stored, or both.
+
+    Attributes
+    ----------
+    announced : ChunkInfo or None
+        What the last request for an upload URL said.
+    stored : ChunkInfo or None
+        What the upload that counts was granted for; None: nothing is stored.
+    file : str or None
+        Name of the staged file.
+    puts : int
+        Uploads that were stored.
+    first_frame : int or None
+        Place of its first frame in the stream; set when the stream closes.
+    """
+
+    index: int
+    announced: ChunkInfo | None
+    stored: ChunkInfo | None
+    n_bytes: int
+    crc32c: int
+    file: str | None
+    puts: int
+    first_frame: int | None
+
+    @property
+    def info(self) -> ChunkInfo | None:
+        """What is known of its shape: as stored, else as announced."""
+        return self.stored or self.announced
+
+    @property
+    def stop(self) -> int:
+        """Place of the frame after its last one."""
+        return (self.first_frame or 0) + (self.info.frames if self.info is not None else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class EndReport:
+    """What closing a stream found."""
+
+    frames: int
+    chunks: int
+    missing_chunks: tuple[int, ...]

@@ -1,0 +1,314 @@
+"""HDF5 runs: what they are, read from headers, columns and samples; the frames themselves are `hdf5_read`'s."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingest.errors import SourceFormatError, SourceReadError
+from ingest.sources.base import SourceInfo, SourceOptions, SourceSpec
+from ingest.sources.fingerprint import Fingerprint
+from ingest.sources.hdf5_file import h5_errors, open_file
+from ingest.sources.hdf5_layout import Fact, choose_frames, list_contents, read_facts, runs_in
+from ingest.sources.hdf5_read import Hdf5Source, open_source
+from ingest.sources.hdf5_scale import SAMPLED_FRAMES, decide_scale, sampled_maximum
+from ingest.sources.hdf5_storage import check_filters, stored_frames
+from ingest.sources.hdf5_times import FILE_START, Columns, Stamps, read_columns
+from ingest.sources.start import NS, ResolvedStart, StartEvidence, resolve_start, unix_number_to_ns
+from ingest.timing import Finding
+
+__all__ = ["Hdf5Source", "find_runs", "inspect", "open_source"]
+
+KIND = "hdf5"
+FPS_FACTS = ("fps", "source_fps", "raw_frame_rate", "frame_rate", "framerate", "camera_freq", "avg_frame_rate")
+START_FACTS = (FILE_START, "start_time", "start_datetime", "start_timestamp", "acquisition_start_time", "start")
+CHUNK_FILE_STREAM = "rheed"  # root attribute data_stream of Atomscale chunk files
+
+
+@dataclass(frozen=True)
+class FileLook:
+    """What one file of a run was found to be; frame numbers in `columns` count from its own first frame."""
+
+    path: str
+    dataset: str
+    layout: str
+    siblings: int
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    hdf5_chunk_frames: int
+    columns: Columns
+    facts: dict[str, Fact]
+    start_facts: dict[str, Fact]
+    maximum: float | None
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run that discovery found; `group` joins chunk files of one stream, `start_ns` orders them."""
+
+    spec: SourceSpec
+    group: str | None = None
+    start_ns: int = 0
+
+
+def find_runs(path: str, options: SourceOptions) -> list[FoundRun]:
+    """List the runs of one file, from its headers.
+
+    Parameters
+    ----------
+    path : str
+        An HDF5 file.
+    options : SourceOptions
+        `dataset` restricts the search to one.
+
+    Returns
+    -------
+    list of FoundRun
+        One for each top-level stack that is named alike, else one.
+
+    Raises
+    ------
+    SourceError
+        As `inspect`.
+    """
+    with open_file(path) as file, h5_errors(path):
+        contents = list_contents(file, options.dataset)
+        chosen = options.dataset
+        runs = runs_in(contents, path) if chosen is None else (choose_frames(contents, path, chosen),)
+        facts = read_facts(file, runs[0], contents)
+    group, start_ns = None, 0
+    if facts.get("data_stream") == CHUNK_FILE_STREAM and "data_id" in facts and FILE_START in facts:
+        group = f"{os.path.dirname(path)}\0{facts['data_id']}\0{runs[0]}"
+        start_ns = _unix_ns(facts[FILE_START]) or 0
+    return [FoundRun(SourceSpec(KIND, (path,), run), group, start_ns) for run in runs]
+
+
+def inspect(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
+    """Find out what a run is, without reading its frames: each file is opened once.
+
+    Parameters
+    ----------
+    spec : SourceSpec
+        Files in order of capture; `dataset` None: found out.
+    options : SourceOptions
+        What the user says of it.
+
+    Returns
+    -------
+    SourceInfo
+        Its `spec` has dataset, scale and frame counts, for every worker alike.
+
+    Raises
+    ------
+    SourceError
+        See `open_file`, `choose_frames`, `check_filters`, `stored_frames`, `read_columns` and `resolve_start`; files
+        of one run whose frames differ in size or type.
+
+    Notes
+    -----
+    Reads headers, per-frame columns, 18 x 64 KiB of each file, and for frames wider than 8 bit up to 16 frames of the
+    run. Holds 8 bytes per frame and column.
+    """
+    looks: list[FileLook] = []
+    fingerprint: Fingerprint | None = None
+    samples = _samples_of_files(len(spec.paths))
+    for path, sampled in zip(spec.paths, samples, strict=True):
+        look = _look(path, spec.dataset or options.dataset, options, sampled)
+        if looks:
+            _same_frames(looks[0], look)
+        fingerprint = fingerprint or Fingerprint(look.dataset)
+        try:
+            fingerprint.add_file(path)
+        except OSError as error:
+            raise SourceReadError(f"{path}: could not be read: {error.strerror}") from error
+        looks.append(look)
+    if fingerprint is None:
+        raise SourceFormatError("a run without files")
+    return _join(spec, options, looks, fingerprint)
+
+
+def _samples_of_files(files: int) -> list[int]:
+    """Share the sampled frames out over a run's files, evenly."""
+    edges = [i * SAMPLED_FRAMES // files for i in range(files + 1)]
+    shares = [after - before for before, after in pairwise(edges)]
+    return shares if files > SAMPLED_FRAMES else [max(1, share) for share in shares]
+
+
+def _look(path: str, dataset: str | None, options: SourceOptions, samples: int) -> FileLook:
+    with open_file(path) as file, h5_errors(path):
+        contents = list_contents(file, dataset)
+        name = choose_frames(contents, path, dataset)
+        frames_dataset = file[name]
+        where = f"{path}: {name}"
+        check_filters(frames_dataset, where)
+        frames, findings = stored_frames(frames_dataset, where)
+        facts = read_facts(file, name, contents)
+        stacks = [found.path for found in contents.datasets if found.stack and found.shape[0] > 0]
+        runs = runs_in(contents, path)
+        siblings = len(runs) if any(file[run] == frames_dataset for run in runs) else len(stacks)
+        start_facts = facts if siblings == 1 else read_facts(file, name, contents, own_only=True)
+        columns = read_columns(
+            file,
+            contents,
+            name,
+            frames,
+            start_facts,
+            timestamps=options.timestamps,
+            timezone=options.timezone,
+            fps=_first_number(facts, FPS_FACTS),
+            latest_ns=time.time_ns(),
+        )
+        wide = frames_dataset.dtype.kind != "b" and frames_dataset.dtype != np.uint8
+        return FileLook(
+            path=path,
+            dataset=name,
+            layout=_layout(columns, facts, name),
+            siblings=siblings,
+            shape=(int(frames_dataset.shape[1]), int(frames_dataset.shape[2])),
+            dtype=frames_dataset.dtype,
+            hdf5_chunk_frames=int(frames_dataset.chunks[0]) if frames_dataset.chunks else 1,
+            columns=replace(columns, findings=findings + columns.findings),
+            facts=facts,
+            start_facts=start_facts,
+            maximum=sampled_maximum(frames_dataset, columns.frames, samples) if wide and samples else None,
+        )
+
+
+def _layout(columns: Columns, facts: dict[str, Fact], name: str) -> str:
+    if columns.stamps is not None and columns.stamps.origin.startswith("NDArray"):
+        return "areaDetector HDF5"
+    if facts.get("data_stream") == CHUNK_FILE_STREAM:
+        return "Atomscale chunk files"
+    if columns.stamps is not None:
+        return f"HDF5 with {columns.stamps.origin}"
+    return f"HDF5 {name}"
+
+
+def _same_frames(first: FileLook, other: FileLook) -> None:
+    for what, one, two in (("size", first.shape, other.shape), ("type", first.dtype, other.dtype)):
+        if one != two:
+            raise SourceFormatError(
+                f"{other.path}: frames of {what} {two}, but {first.path}: {one}; a run has one {what}",
+                hint="ingest them as runs of their own",
+            )
+
+
+def _join(spec: SourceSpec, options: SourceOptions, looks: Sequence[FileLook], fingerprint: Fingerprint) -> SourceInfo:
+    first = looks[0]
+    frames = sum(look.columns.frames for look in looks)
+    findings: list[Finding] = []
+    before = 0
+    for look in looks:
+        findings += [replace(f, frame=None if f.frame is None else f.frame + before) for f in look.columns.findings]
+        before += look.columns.frames
+    stamps = _join_stamps(looks, findings)
+    fingerprint.add_stamps(stamps.ns if stamps else None)
+    maxima = [look.maximum for look in looks if look.maximum is not None]
+    scale, more = decide_scale(first.dtype, options.full_scale, first.facts, max(maxima, default=None))
+    findings += more
+    fps = options.fps or _first_number(first.facts, FPS_FACTS)
+    start = _start(options, looks, stamps, fps, frames)
+    findings += start.findings
+    timestamps_ns = stamps.ns if stamps else None
+    if timestamps_ns is not None and start.start_ns is not None:
+        timestamps_ns = timestamps_ns + (start.start_ns - int(timestamps_ns[0]))
+    return SourceInfo(
+        spec=SourceSpec(spec.kind, spec.paths, first.dataset, scale, tuple(look.columns.frames for look in looks)),
+        name=_name(looks),
+        format=first.layout,
+        frames=frames,
+        height_px=first.shape[0],
+        width_px=first.shape[1],
+        scale=scale,
+        timestamps_ns=timestamps_ns,
+        start_ns=start.start_ns,
+        start_from=start.start_from,
+        fps_claimed=fps,
+        frame_numbers=_join_numbers(looks),
+        hdf5_chunk_frames=max(look.hdf5_chunk_frames for look in looks),
+        fingerprint=fingerprint.hexdigest(),
+        bytes_in=frames * first.shape[0] * first.shape[1] * first.dtype.itemsize,
+        findings=tuple(findings),
+    )
+
+
+def _join_stamps(looks: Sequence[FileLook], findings: list[Finding]) -> Stamps | None:
+    parts = [look.columns.stamps for look in looks]
+    known = [part for part in parts if part is not None]
+    if not known:
+        return None
+    if len(looks) > 1 and not (len(known) == len(parts) and all(part.absolute for part in known)):
+        lacking = next(look.path for look, part in zip(looks, parts, strict=True) if part is None or not part.absolute)
+        findings.append(Finding("stamps", f"{lacking} has no absolute stamps: those of the other files are ignored"))
+        return None
+    end = 0
+    for (look, part), (_, later) in pairwise(zip(looks, known, strict=True)):
+        end += look.columns.frames
+        if later.ns[0] <= part.ns[-1]:
+            findings.append(Finding("overlap", f"the file after {look.path} begins before that ends", end))
+    return Stamps(np.concatenate([part.ns for part in known]), known[0].absolute, known[0].origin)
+
+
+def _join_numbers(looks: Sequence[FileLook]) -> NDArray[np.int64] | None:
+    parts = [look.columns.frame_numbers for look in looks]
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
+
+
+def _start(
+    options: SourceOptions, looks: Sequence[FileLook], stamps: Stamps | None, fps: float | None, frames: int
+) -> ResolvedStart:
+    first = looks[0]
+    named = next((name for name in START_FACTS if name in first.start_facts), None)
+    attribute = None if named is None else first.start_facts[named]
+    own = stamps is not None and stamps.absolute and stamps.origin != FILE_START
+    if stamps is not None:
+        duration_ns: int | None = int(stamps.ns[-1] - stamps.ns[0])
+    else:
+        duration_ns = round(frames / fps * NS) if fps else None
+    alone = first.siblings == 1
+    return resolve_start(
+        StartEvidence(
+            user_ns=options.start_ns,
+            frame_ns=int(stamps.ns[0]) if stamps is not None and own else None,
+            attribute=attribute,
+            attribute_name=named or "start_time",
+            file_name=os.path.basename(first.path) if alone else None,
+            mtime_ns=os.stat(looks[-1].path).st_mtime_ns if alone and options.start_from_mtime else None,
+            duration_ns=duration_ns,
+            timezone=options.timezone,
+        )
+    )
+
+
+def _name(looks: Sequence[FileLook]) -> str:
+    first = looks[0]
+    if len(looks) > 1:
+        return os.path.basename(os.path.dirname(first.path)) or "run"
+    stem = os.path.splitext(os.path.basename(first.path))[0]
+    return stem if first.siblings == 1 else f"{stem} {first.dataset.strip('/')}"
+
+
+def _first_number(facts: dict[str, Fact], names: Sequence[str]) -> float | None:
+    for name in names:
+        try:
+            value = float(facts[name])
+        except (KeyError, ValueError):
+            continue
+        if np.isfinite(value) and value > 0:
+            return value
+    return None
+
+
+def _unix_ns(value: Fact) -> int | None:
+    try:
+        return unix_number_to_ns(float(value))
+    except ValueError:
+        return None

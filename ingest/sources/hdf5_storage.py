@@ -1,0 +1,162 @@
+"""Whether the frames that an HDF5 header promises are really stored, and readable here."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ingest.errors import MissingFilterError, NoFramesError, SourceFormatError, TruncatedSourceError
+from ingest.sources.hdf5_file import MAX_ROW_BYTES, chunk_row_bytes
+from ingest.timing import Finding
+
+__all__ = ["check_filters", "stored_frames"]
+
+MAX_FRAME_BYTES = 512 * 10**6  # one frame of this size fills a chunk of the platform; no camera comes near it
+# Registered at https://github.com/HDFGroup/hdf5_plugins (RegisteredFilterPlugins.md); ids as in FORMATS.md 4.
+FILTER_NAMES = {
+    1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf", 32001: "blosc",
+    32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32019: "jpeg", 32026: "blosc2",
+}  # fmt: skip
+
+
+def check_filters(dataset: Any, where: str) -> None:
+    """Refuse a dataset that needs an HDF5 filter which is not installed.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+        The frames.
+    where : str
+        File and dataset, for messages.
+
+    Raises
+    ------
+    MissingFilterError
+        Names the filter's id and name. An optional filter that no hdf5_chunk went through is let pass.
+    """
+    plan = dataset.id.get_create_plist()
+    for position in range(plan.get_nfilters()):
+        code, _, _, name = plan.get_filter(position)
+        if h5py.h5z.filter_avail(code) or not _is_used(dataset, position):
+            continue
+        label = name.decode("utf-8", "replace") or FILTER_NAMES.get(code, "unknown")
+        raise MissingFilterError(
+            f"{where}: compressed with HDF5 filter {code} ({label}), which is not installed",
+            hint=f"install a plugin for filter {code} and set HDF5_PLUGIN_PATH, or repack with `h5repack -f GZIP=1`",
+        )
+
+
+def _is_used(dataset: Any, position: int) -> bool:
+    # What the callback returns ends the iteration, unless it is None.
+    return bool(dataset.id.chunk_iter(lambda chunk: None if chunk.filter_mask >> position & 1 else True))
+
+
+def stored_frames(dataset: Any, where: str) -> tuple[int, tuple[Finding, ...]]:
+    """Count the frames that are stored, which may be fewer than the header promises.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset, (frame, y, x)
+        The frames.
+    where : str
+        File and dataset, for messages.
+
+    Returns
+    -------
+    frames : int
+        Up to the last frame that was written.
+    findings : tuple of Finding
+        ``"unwritten frames"``: promised ones at the end, left out; or holes, which read as the fill value.
+
+    Raises
+    ------
+    TruncatedSourceError
+        Nothing, or less than half of what the header promises, is stored; or data lie beyond the end of the file.
+    SourceFormatError
+        Frames over 512 MB, or hdf5_chunks that together take over 1 GiB for one frame.
+    NoFramesError
+        A virtual dataset one of whose files is missing.
+
+    Notes
+    -----
+    Holds 8 bytes per hdf5_chunk where some are missing, else nothing.
+    """
+    frames = int(dataset.shape[0])
+    frame_bytes = int(np.prod([int(n) for n in dataset.shape[1:]], dtype=object)) * dataset.dtype.itemsize
+    if frame_bytes > MAX_FRAME_BYTES:
+        raise SourceFormatError(f"{where}: frames of {dataset.shape[1:]} {dataset.dtype}, {frame_bytes} bytes each")
+    if chunk_row_bytes(dataset) > MAX_ROW_BYTES and dataset.id.get_create_plist().get_nfilters():
+        raise SourceFormatError(
+            f"{where}: hdf5_chunks {dataset.chunks}: {chunk_row_bytes(dataset)} bytes to decompress for any frame",
+            hint=f"repack it: `h5repack -l CHUNK=1x{dataset.shape[1]}x{dataset.shape[2]}`",
+        )
+    if dataset.is_virtual:
+        _check_virtual(dataset, where)
+        return frames, ()
+    if dataset.id.get_storage_size() == 0:
+        raise _unwritten(where, frames, 0)
+    if dataset.chunks is None:
+        _check_inside(dataset, where)
+        return frames, ()
+    return _count_chunks(dataset, where)
+
+
+def _count_chunks(dataset: Any, where: str) -> tuple[int, tuple[Finding, ...]]:
+    frames = int(dataset.shape[0])
+    chunk_frames = dataset.chunks[0]
+    per_row = 1
+    for size, part in zip(dataset.shape[1:], dataset.chunks[1:], strict=True):
+        per_row *= -(-size // part)
+    stored = dataset.id.get_num_chunks()
+    if stored == -(-frames // chunk_frames) * per_row:
+        return frames, ()
+    rows: list[int] = []
+    dataset.id.chunk_iter(lambda chunk: rows.append(chunk.chunk_offset[0] // chunk_frames))
+    numbers, counts = np.unique(np.array(rows, np.int64), return_counts=True)
+    used = int(numbers[-1]) + 1
+    if 2 * len(rows) < used * per_row or 2 * used * chunk_frames < frames:
+        raise _unwritten(where, frames, int(len(rows) / per_row * chunk_frames))
+    findings = []
+    kept = min(frames, used * chunk_frames)
+    if kept < frames:
+        message = f"{frames} frames promised, {kept} written: the last {frames - kept} are left out"
+        findings.append(Finding("unwritten frames", message, kept))
+    whole = np.zeros(used, bool)
+    whole[numbers[counts == per_row]] = True
+    if not whole.all():
+        first = int(np.argmin(whole)) * chunk_frames
+        message = f"{int((~whole).sum()) * chunk_frames} frames were never wholly written and read as the fill value"
+        findings.append(Finding("unwritten frames", message, first))
+    return kept, tuple(findings)
+
+
+def _unwritten(where: str, frames: int, stored: int) -> TruncatedSourceError:
+    return TruncatedSourceError(
+        f"{where}: the header promises {frames} frames, about {stored} are stored",
+        hint="if the recording was cut short, copy the frames that exist to a new file",
+    )
+
+
+def _check_inside(dataset: Any, where: str) -> None:
+    """Refuse contiguous data that lie beyond the file's end (a forged or cut file)."""
+    offset = dataset.id.get_offset()
+    if offset is None:
+        return
+    size_bytes = os.stat(dataset.file.filename).st_size
+    end = offset + dataset.id.get_storage_size()
+    if end > size_bytes:
+        raise TruncatedSourceError(f"{where}: data end at byte {end}, the file at byte {size_bytes}")
+
+
+def _check_virtual(dataset: Any, where: str) -> None:
+    """Refuse a virtual dataset with a missing part, which HDF5 would silently read as the fill value."""
+    folder = os.path.dirname(os.path.abspath(dataset.file.filename))
+    for part in dataset.virtual_sources():
+        name = part.file_name
+        if name != "." and "%" not in name and not os.path.exists(os.path.join(folder, name)):
+            raise NoFramesError(
+                f"{where}: a virtual dataset; its part {name} is missing", hint="put the part beside the file"
+            )
