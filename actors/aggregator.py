@@ -145,16 +145,16 @@ class Aggregator:
             self._journal.record(key, epoch, news)
         for event in news:
             ledger.apply(event)
-            self._announce(key, event)
+            self._announce(key, epoch, event)
         chunks_only = bool(events) and all(isinstance(event, ChunkConfirmed | ChunkLost) for event in events)
         return () if chunks_only and not ledger.is_whole() else ledger.due()
 
     def _check_epoch(self, ledger: StreamLedger, epoch: int) -> None:
         ledger.check_epoch(epoch)
 
-    def _announce(self, key: str, event: StreamEvent) -> None:
+    def _announce(self, key: str, epoch: int, event: StreamEvent) -> None:
         index = event.receipt.index if isinstance(event, ChunkConfirmed) else getattr(event, "index", None)
-        self._telemetry.emit(f"{type(event).__name__}_committed", key, index)
+        self._telemetry.emit(f"{type(event).__name__}_committed", key, index, detail=f"epoch={epoch}")
 
     def replace(self, job_id: str, key: str, epoch: int, reason: str) -> str:
         """Give up a stream that its platform has failed and register its run anew; return the new key."""

@@ -7,14 +7,17 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.dispatcher import DispatcherOptions
 from actors.job import ActorClasses, JobActors, JobSetup
+from actors.run import closed_end
 from actors.runtime import Runtime, ray_runtime
 from ingest.errors import ClusterError, SettingsChangedError, SourceChangedError
-from ingest.journal import RunEnd, StreamRow
+from ingest.journal import Journal, RunEnd, StreamRow
+from ingest.ledger import StreamState
 from ingest.plan import RunPlan
 from ingest.retry import RetryPolicy
 from ingest.shard import DEFAULT_LEVEL
@@ -134,11 +137,36 @@ def run_backfill(
     -----
     Safe to repeat: runs that are done are skipped, interrupted ones resumed. Holds the plans, never frames.
     """
+    _refuse_client(request.address)
+    journal = Journal(request.state_dir, time.time)
     results: dict[int, RunResult] = {}
-    with ray_runtime(request.address) as runtime:
-        for wave in _waves(request.runs):
-            results |= _run_wave(request, wave, runtime, watch, stop)
+    try:
+        with ExitStack() as stack:
+            runtime: Runtime | None = None
+            for wave in _waves(request.runs):
+                job_id = uuid.uuid4().hex[:12]
+                results |= _register(journal, request, wave, job_id)
+                if journal.open_runs(job_id) and not stop.is_set():
+                    # Not before it is needed: a job with nothing left to do needs no Ray.
+                    runtime = runtime or stack.enter_context(ray_runtime(request.address))
+                    _work(_setup(request, runtime, job_id), journal, watch, stop)
+                results |= {row.seq: _result(request, row) for row in journal.job(job_id)}
+    finally:
+        journal.close()
     return [results[seq] for seq in range(len(request.runs))]
+
+
+def _refuse_client(address: str | None) -> None:
+    if address is not None and address.startswith("ray://"):
+        raise ClusterError(
+            f"{address}: the journal is a file beside the driver, and a Ray client is on no node of the cluster",
+            hint="run the command on a node of the cluster with --address auto",
+        )
+
+
+def _result(request: BackfillRequest, row: StreamRow) -> RunResult:
+    end = row.end or RunEnd("partial", "interrupted", "run the same command again: it resumes")
+    return RunResult(request.runs[row.seq], row, end)
 
 
 def _waves(runs: Sequence[PlannedRun]) -> list[list[int]]:
@@ -152,32 +180,6 @@ def _waves(runs: Sequence[PlannedRun]) -> list[list[int]]:
             waves.append([])
         waves[wave].append(seq)
     return waves
-
-
-def _run_wave(
-    request: BackfillRequest,
-    wave: Sequence[int],
-    runtime: Runtime,
-    watch: Callable[[Sequence[StreamRow]], None],
-    stop: threading.Event,
-) -> dict[int, RunResult]:
-    job_id = uuid.uuid4().hex[:12]
-    actors = JobActors(_setup(request, runtime, job_id))
-    error = None
-    try:
-        refused = _register(actors, request, wave, job_id)
-        if len(refused) < len(wave):
-            error = _watch(actors, job_id, watch, stop)
-        rows: dict[int, StreamRow] = {row.seq: row for row in actors.ask_aggregator("job", job_id)}
-    finally:
-        actors.end()
-    lost = RunEnd("failed", error or "the job ended before it was begun")
-    return {
-        seq: RunResult(
-            request.runs[seq], rows.get(seq), refused.get(seq) or (rows[seq].end if seq in rows else None) or lost
-        )
-        for seq in wave
-    }
 
 
 def _setup(request: BackfillRequest, runtime: Runtime, job_id: str) -> JobSetup:
@@ -202,34 +204,42 @@ def _setup(request: BackfillRequest, runtime: Runtime, job_id: str) -> JobSetup:
     )
 
 
-def _register(
-    actors: JobActors, request: BackfillRequest, wave: Sequence[int], job_id: str
-) -> dict[int, RunEnd]:
-    """Enter the runs into the journal; return the refused ones."""
+def _register(journal: Journal, request: BackfillRequest, wave: Sequence[int], job_id: str) -> dict[int, RunResult]:
+    """Enter the runs into the journal, and end those that need no work; return the refused ones."""
     refused = {}
     for seq in wave:
         run = request.runs[seq]
         try:
-            actors.ask_aggregator("register", job_id, seq, request.destination, run.path, run.plan, request.restart)
+            entered = journal.register(job_id, seq, request.destination, run.path, run.plan, restart=request.restart)
         except (SettingsChangedError, SourceChangedError) as exc:
-            refused[seq] = RunEnd("failed", str(exc), exc.hint)
+            refused[seq] = RunResult(run, None, RunEnd("failed", str(exc), exc.hint))
+            continue
+        if entered.state is StreamState.CLOSED and entered.same_as is None:
+            journal.end_run(job_id, entered.key, closed_end(entered.lost, entered.chunks, before=True))
     return refused
 
 
-def _watch(
-    actors: JobActors, job_id: str, watch: Callable[[Sequence[StreamRow]], None], stop: threading.Event
-) -> str | None:
-    actors.begin()
-    drained = False
-    while True:
-        rows = actors.ask_aggregator("job", job_id)
-        watch(rows)
-        if all(row.end for row in rows):
-            return None
-        finished, error = actors.finished()
-        if finished:
-            return error
-        if stop.is_set() and not drained:
-            actors.drain()
-            drained = True
-        time.sleep(POLL_S)
+def _work(
+    setup: JobSetup, journal: Journal, watch: Callable[[Sequence[StreamRow]], None], stop: threading.Event
+) -> None:
+    """Have the actors work off the job's open runs, and watch until they are done."""
+    job_id = setup.options.job_id
+    actors = JobActors(setup)
+    try:
+        actors.begin()
+        drained = False
+        while True:
+            rows = journal.job(job_id)
+            watch(rows)
+            finished, error = actors.finished()
+            if finished or all(row.end for row in rows):
+                break
+            if stop.is_set() and not drained:
+                actors.drain()
+                drained = True
+            time.sleep(POLL_S)
+        for row in journal.job(job_id):
+            if row.end is None:
+                journal.end_run(job_id, row.key, RunEnd("failed", error or "the job ended before this run"))
+    finally:
+        actors.end()

@@ -126,7 +126,7 @@ class Dispatcher:
                 self._finished.set()
             except ActorLostError:
                 await self._sleep(0.3)
-            except Exception as exc:  # noqa: BLE001 - it must end with a word, not hang, whatever it is
+            except Exception as exc:
                 failures += 1
                 logger.exception("dispatcher of job %s", self._options.job_id)
                 if failures >= UNEXPECTED_LIMIT:

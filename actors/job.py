@@ -107,7 +107,7 @@ class DispatcherActor(Dispatcher):
         if setup.detached:
             self._ending = asyncio.get_running_loop().create_task(self._end_when_idle())
 
-    def _new_packer(self, number: int) -> Handle:
+    def _new_packer(self, _number: int) -> Handle:
         remote = actor_class(
             self._setup.classes.packer, "packer", max_concurrency=self._setup.options.orders_per_packer + 1
         )
@@ -131,7 +131,7 @@ def end_actors(job_id: str) -> None:
 
 
 class JobActors:
-    """A job's three named actors, started in order; the dispatcher begins to work as soon as it is there.
+    """A job's three named actors; the dispatcher begins to work as soon as it is there.
 
     Parameters
     ----------
@@ -141,8 +141,7 @@ class JobActors:
 
     def __init__(self, setup: JobSetup) -> None:
         self._setup = setup
-        self.aggregator = self._start("aggregator")
-        self._dispatcher: Any = None
+        self._started: dict[str, Any] = {}
 
     def _start(self, role: str) -> Any:
         setup = self._setup
@@ -163,44 +162,37 @@ class JobActors:
                 arguments = (setup,)
         return actor_class(getattr(classes, role), role, **options).remote(*arguments)
 
-    def ask_aggregator(self, method: str, *args: Any, timeout_s: float = START_TIMEOUT_S) -> Any:
-        """Call the aggregator and wait.
+    def begin(self) -> None:
+        """Start them: the job's registered runs are worked off.
 
         Raises
         ------
         ClusterError
-            No answer in time.
-        IngestError
-            What the method raised.
+            They do not start in two minutes.
         """
-        return self._ask(self.aggregator, method, args, timeout_s)
-
-    def begin(self) -> None:
-        """Start the streamer and the dispatcher: the job's registered runs are worked off."""
-        self._streamer = self._start("streamer")
-        self._dispatcher = self._start("dispatcher")
-        self._ask(self._dispatcher, "ping", (), START_TIMEOUT_S)
+        # The handles are kept: a named actor that is not detached dies with the last of them.
+        self._started = {role: self._start(role) for role in ("aggregator", "streamer", "dispatcher")}
+        self._ask("ping")
 
     def finished(self) -> tuple[bool, str | None]:
         """Return what the dispatcher says of its end."""
-        answer: tuple[bool, str | None] = self._ask(self._dispatcher, "finished", (), START_TIMEOUT_S)
+        answer: tuple[bool, str | None] = self._ask("finished")
         return answer
 
     def drain(self) -> None:
         """Have nothing new begun."""
-        self._ask(self._dispatcher, "drain", (), START_TIMEOUT_S)
+        self._ask("drain")
 
     def end(self) -> None:
         """Kill the actors; safe to repeat."""
         end_actors(self._setup.options.job_id)
 
-    @staticmethod
-    def _ask(actor: Any, method: str, args: tuple[Any, ...], timeout_s: float) -> Any:
+    def _ask(self, method: str) -> Any:
         try:
-            return ray.get(getattr(actor, method).remote(*args), timeout=timeout_s)
+            return ray.get(getattr(self._started["dispatcher"], method).remote(), timeout=START_TIMEOUT_S)
         except ray.exceptions.GetTimeoutError as exc:
             raise ClusterError(
-                f"{method}: no answer from its actor in {timeout_s:.0f} s",
+                f"the dispatcher has not answered {method!r} in {START_TIMEOUT_S:.0f} s",
                 hint="is there room on the cluster? Actors wait for free resources; see `ray status`",
             ) from exc
         except ray.exceptions.RayError as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import ClassVar
 
 from ingest.destinations import open_destination
 from ingest.errors import IngestError
@@ -36,6 +37,8 @@ class Packer:
     Files and connections are opened by the first order, in the process that uses them.
     """
 
+    pipeline_class: ClassVar[type[Pipeline]] = Pipeline
+
     def __init__(
         self,
         destination: str,
@@ -53,7 +56,7 @@ class Packer:
 
     def _open(self) -> Pipeline:
         if self._pipeline is None:
-            self._pipeline = Pipeline(
+            self._pipeline = self.pipeline_class(
                 open_destination(self._destination, self._api_key, retry=self._retry),
                 level=self._level,
                 node=f"{socket.gethostname()}/{os.getpid()}",

@@ -81,6 +81,17 @@ class RunTools:
     sleep: Callable[[float], Awaitable[None]]
 
 
+def closed_end(lost: int, chunks: int, *, before: bool = False) -> RunEnd:
+    """Return the end of a run whose stream is closed; `before`: by an earlier job."""
+    if lost:
+        return RunEnd(
+            "partial",
+            f"closed with losses: {lost} of {chunks} chunks could not be delivered",
+            "`rheed-ingest status` names them; mend the source and pass --restart to send it anew",
+        )
+    return RunEnd("skipped" if before else "complete")
+
+
 class RunEndedError(IngestError):
     """Carries a run's end out of the steps; never leaves this module."""
 
@@ -167,7 +178,7 @@ class RunTask:
         if lease.row.same_as is not None:
             await self._compare_digests()
         if lease.row.state is StreamState.CLOSED:
-            return self._already_closed()
+            return closed_end(lease.row.lost, lease.row.chunks, before=True)
         if lease.row.state is StreamState.GONE:
             raise StreamGoneError(f"stream {lease.row.data_id} was failed or closed by the platform")
         due = lease.due
@@ -179,7 +190,7 @@ class RunTask:
             raise self._stopped or RunEndedError(
                 "interrupted", status="partial", hint="run the same command again: it resumes"
             )
-        return self._closed_end(row.lost, row.chunks)
+        return closed_end(row.lost, row.chunks)
 
     async def _step(self, instruction: Instruction, data_id: str | None) -> tuple[tuple[Instruction, ...], str | None]:
         match instruction:
@@ -266,21 +277,6 @@ class RunTask:
                 )
 
     # -- ends ----------------------------------------------------------------------------------------------------------
-
-    def _already_closed(self) -> RunEnd:
-        row = self._held.row
-        if row.lost:
-            return self._closed_end(row.lost, row.chunks)
-        return RunEnd("skipped")
-
-    def _closed_end(self, lost: int, chunks: int) -> RunEnd:
-        if lost:
-            return RunEnd(
-                "partial",
-                f"closed with losses: {lost} of {chunks} chunks could not be delivered",
-                "rheed-ingest status names them; mend the source and pass --restart to send it anew",
-            )
-        return RunEnd("complete")
 
     async def _row(self) -> StreamRow:
         row: StreamRow = await self._tools.aggregator.call("row", self._tools.job_id, self._key)

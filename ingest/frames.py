@@ -55,6 +55,8 @@ def full_scale_of(maximum: float, dtype: np.dtype[np.generic]) -> float:
     """
     if dtype.kind == "f" and maximum <= 1:
         return 1.0
+    if maximum > 2.0**64:  # no detector's full scale, and a float's powers of two end somewhere
+        return float(maximum)
     bits = 8
     while 2**bits < maximum:
         bits += 1
@@ -135,7 +137,8 @@ def to_uint8(
         return result
     factor = U8_MAX / scale.full_scale
     for i, frame in enumerate(frames):
-        values = np.multiply(frame, factor, dtype=np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):  # the next line says it better than a warning
+            values = np.multiply(frame, factor, dtype=np.float64)
         if frame.dtype.kind == "f" and not np.isfinite(values).all():
             raise FrameDataError(
                 f"frame {first_frame + i} has NaN or infinite pixels, which have no grey value",

@@ -197,7 +197,6 @@ class Pipeline:
     def _read_digest(self, order: ChunkOrder) -> str:
         return frames_digest(self._read(order))
 
-    @staticmethod
-    def _read(order: ChunkOrder) -> NDArray[np.uint8]:
+    def _read(self, order: ChunkOrder) -> NDArray[np.uint8]:
         with open_source(order.spec) as source:  # files stay open behind it, one handle a process
             return source.read(order.task.start, order.task.stop)

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.errors import SettingsError, SourceTimeError
-from ingest.frames import FrameScale
 from ingest.sources.base import SourceInfo, SourceSpec, StartFrom
 from ingest.timing import (
     NS_PER_MS,
@@ -26,7 +25,7 @@ from ingest.timing import (
     time_error,
 )
 
-__all__ = ["Chunking", "ChunkTask", "PlanOptions", "RunPlan", "StreamSettings", "plan_run"]
+__all__ = ["ChunkTask", "Chunking", "PlanOptions", "RunPlan", "StreamSettings", "plan_run"]
 
 Chunking = Literal["gap-aware", "regular"]
 

@@ -437,9 +437,7 @@ def cut(frames: int, chunk_size: int, breaks: tuple[int, ...] = ()) -> list[tupl
     """
     edges = [0, *breaks, frames]
     return [
-        (start, min(start + chunk_size, stop))
-        for a, stop in pairwise(edges)
-        for start in range(a, stop, chunk_size)
+        (start, min(start + chunk_size, stop)) for a, stop in pairwise(edges) for start in range(a, stop, chunk_size)
     ]
 
 

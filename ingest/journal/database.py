@@ -27,7 +27,8 @@ CREATE TABLE IF NOT EXISTS receipts (
     start_ms INTEGER NOT NULL, end_ms INTEGER NOT NULL, n_bytes INTEGER NOT NULL, crc32c INTEGER NOT NULL,
     frames_digest TEXT NOT NULL, etag TEXT, attempts INTEGER NOT NULL, node TEXT NOT NULL, put_ms INTEGER NOT NULL,
     epoch INTEGER NOT NULL, revision INTEGER NOT NULL DEFAULT 0, UNIQUE (key, idx));
-CREATE TABLE IF NOT EXISTS losses (key TEXT NOT NULL, idx INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (key, idx));
+CREATE TABLE IF NOT EXISTS losses (
+    key TEXT NOT NULL, idx INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (key, idx));
 CREATE TABLE IF NOT EXISTS job_runs (
     job_id TEXT NOT NULL, seq INTEGER NOT NULL, key TEXT NOT NULL, resumed INTEGER NOT NULL, same_as TEXT,
     status TEXT, error TEXT, hint TEXT, started_s REAL NOT NULL, ended_s REAL, PRIMARY KEY (job_id, key));
@@ -72,7 +73,7 @@ def mapped(path: Path) -> Iterator[None]:
             ) from exc
         raise JournalCorruptError(
             f"the journal {path} is damaged: {text}",
-            hint="move it away (keep it: it is the record of what was sent) and run again; everything is then sent anew",
+            hint="move it away (keep it: it records what was sent) and run again; everything is then sent anew",
         ) from exc
 
 

@@ -130,8 +130,8 @@ class Journal(Database):
         ).fetchone()
         if row is not None and not restart:
             raise SourceChangedError(
-                f"{path} is not the recording that was sent from there before (as {row['data_id']}): its fingerprint is "
-                f"{plan.fingerprint}, it was {row['fingerprint']}",
+                f"{path} is not the recording that was sent from there before (as {row['data_id']}): its "
+                f"fingerprint is {plan.fingerprint}, it was {row['fingerprint']}",
                 hint="pass --restart to send it anew as another stream",
             )
         return row
@@ -326,12 +326,12 @@ class Journal(Database):
 
     def _rows(self, where: str, parameters: tuple[object, ...]) -> list[StreamRow]:
         # Aggregated over the streams asked for only, so that a status poll of one job does not scan all receipts.
-        query = (
+        query = (  # noqa: S608 - `where` is one of our own clauses
             "SELECT s.*, j.seq, j.resumed, j.same_as, j.status, j.error, j.hint, j.started_s, j.ended_s, "
             "(SELECT count(*) FROM receipts r WHERE r.key=s.key) AS confirmed, "
             "(SELECT coalesce(sum(n_bytes), 0) FROM receipts r WHERE r.key=s.key) AS bytes_out, "
             "(SELECT count(*) FROM losses l WHERE l.key=s.key) AS lost "
-            f"FROM streams s LEFT JOIN job_runs j ON j.key=s.key AND j.job_id=? {where}"  # noqa: S608 - our clauses
+            f"FROM streams s LEFT JOIN job_runs j ON j.key=s.key AND j.job_id=? {where}"
         )
         with mapped(self.path):
             return [stream_row(row) for row in self._db.execute(query, parameters).fetchall()]

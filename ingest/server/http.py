@@ -117,10 +117,16 @@ async def _disk_error(_: Request, exc: Exception) -> Response:
     return JSONResponse({"detail": "the platform's disk is full" if full else "the platform's disk failed"}, 507)
 
 
+async def _unexpected(_: Request, __: Exception) -> Response:
+    # Starlette raises it again after the answer, so that the server logs it; the client learns nothing of our insides.
+    return JSONResponse({"detail": "the platform failed unexpectedly; its log says why"}, 500)
+
+
 EXCEPTION_HANDLERS = {
     ApiError: _api_error,
     HTTPException: _http_error,
     ClientDisconnect: _gone,
     OSError: _disk_error,
     sqlite3.Error: _disk_error,
+    Exception: _unexpected,
 }

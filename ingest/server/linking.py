@@ -34,7 +34,7 @@ async def _link_sample(request: Request) -> Response:
     platform = _platform(request)
     body = await json_body(request, platform.settings.max_json_bytes)
     data_ids, sample_id = id_list(body, "data_ids"), text_field(body, "physical_sample_id")
-    await platform.link(data_ids, lambda: platform.links.link_sample(data_ids, sample_id))
+    await platform.run(platform.link, data_ids, lambda: platform.links.link_sample(data_ids, sample_id))
     return JSONResponse({"data_ids": data_ids, "physical_sample_id": sample_id})
 
 
@@ -71,7 +71,7 @@ async def _link_tags(request: Request) -> Response:
     platform = _platform(request)
     body = await json_body(request, platform.settings.max_json_bytes)
     data_ids, tag_ids = id_list(body, "data_ids"), id_list(body, "tag_ids")
-    await platform.link(data_ids, lambda: platform.links.link_tags(data_ids, tag_ids))
+    await platform.run(platform.link, data_ids, lambda: platform.links.link_tags(data_ids, tag_ids))
     return JSONResponse({"data_ids": data_ids, "tag_ids": tag_ids})
 
 

@@ -93,11 +93,7 @@ class Platform:
         ApiError
             400 torn, 404 no such stream, 409 closed or failed, 413 too large.
         """
-        stream = self.catalogue.stream(grant.data_id, self.clock())
-        if stream.status == "open":
-            incoming = await self.run(self.store.begin, grant.data_id, grant.index, self.settings.max_shard_bytes)
-        else:
-            incoming = Incoming(None, self.settings.max_shard_bytes)
+        incoming = await self.run(self._begin, grant)
         try:
             async for piece in body:
                 incoming.feed(piece)
@@ -106,6 +102,12 @@ class Platform:
             raise
         await self.run(self._publish, grant, incoming)
         return incoming.crc32c
+
+    def _begin(self, grant: Grant) -> Incoming:
+        if self.catalogue.stream(grant.data_id, self.clock()).status == "open":
+            return self.store.begin(grant.data_id, grant.index, self.settings.max_shard_bytes)
+        # Refused in the end, unless the bytes turn out to be those that are stored.
+        return Incoming(None, self.settings.max_shard_bytes)
 
     def _publish(self, grant: Grant, incoming: Incoming) -> None:
         """Make a complete upload the chunk's content, or leave nothing of it."""
@@ -167,9 +169,9 @@ class Platform:
         except Exception:
             logger.exception("sealing stream %s failed; it is tried again at the next start", data_id)
 
-    async def link(self, data_ids: list[str], call: Callable[[], None]) -> None:
+    def link(self, data_ids: list[str], call: Callable[[], None]) -> None:
         """Run a linking call, and bring the attributes of sealed streams up to date."""
-        await self.run(call)
+        call()
         for data_id in data_ids:
             if self.catalogue.stream(data_id, self.clock()).status == "closed":
                 self.seal_later(data_id)

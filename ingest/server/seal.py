@@ -131,9 +131,9 @@ def _shard_path(path: Path, number: int) -> Path:
 def _make_frames_array(path: Path, shape: tuple[int, int, int], size: int) -> None:
     if (path / "frames" / "zarr.json").exists():
         return
+    # A store of its own: as part of the group's, zarr would write the group's zarr.json, the commit marker, now.
     zarr.create_array(
-        zarr.storage.LocalStore(path),
-        name="frames",
+        zarr.storage.LocalStore(path / "frames"),
         shape=shape,
         dtype="uint8",
         shards=(size, *shape[1:]),
@@ -224,10 +224,8 @@ def _blocks(pieces: Iterator[NDArray[np.int64]], size: int) -> Iterator[NDArray[
 
 
 def _write_times(path: Path, n_frames: int, chunks: Sequence[ChunkRow]) -> None:
-    store = zarr.storage.LocalStore(path)
-    time = _series(store, "time", n_frames, NOT_A_TIME)
-    time.attrs.update(TIME_ATTRIBUTES)
-    frame_index = _series(store, "frame_index", n_frames, NOT_A_FRAME)
+    time = _series(path / "time", n_frames, NOT_A_TIME, TIME_ATTRIBUTES)
+    frame_index = _series(path / "frame_index", n_frames, NOT_A_FRAME, {})
     at = 0
     for rows in _blocks(_frame_rows(chunks), TIMES_PER_CHUNK):
         stop = at + rows.shape[1]
@@ -235,16 +233,16 @@ def _write_times(path: Path, n_frames: int, chunks: Sequence[ChunkRow]) -> None:
         at = stop
 
 
-def _series(store: zarr.storage.LocalStore, name: str, n_frames: int, fill_value: int) -> zarr.Array[Any]:
+def _series(path: Path, n_frames: int, fill_value: int, attributes: dict[str, JSON]) -> zarr.Array[Any]:
     return zarr.create_array(
-        store,
-        name=name,
+        zarr.storage.LocalStore(path),
         shape=(n_frames,),
         dtype="int64",
         chunks=(min(max(n_frames, 1), TIMES_PER_CHUNK),),
         compressors=zarr.codecs.ZstdCodec(level=1, checksum=False),
         fill_value=fill_value,
         dimension_names=("frame",),
+        attributes=attributes,
         overwrite=True,
     )
 

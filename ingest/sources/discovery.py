@@ -113,7 +113,14 @@ def _expand(source: str) -> tuple[list[str], IngestError | None, int]:
     path = os.path.abspath(os.path.expanduser(source.removeprefix("file://")))
     if os.path.isdir(path):
         return _expand_folder(path)
-    if os.path.lexists(path):
+    try:
+        os.lstat(path)
+    except PermissionError:
+        denied = SourceReadError(f"{source}: permission denied", hint="let the user who runs this enter its folder")
+        return [], denied, 0
+    except (OSError, ValueError):  # not there, or not a possible path
+        pass
+    else:
         return [path], None, 0
     if glob.has_magic(source):
         return _expand_glob(path, source)

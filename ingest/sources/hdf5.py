@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from ingest.errors import SourceFormatError, SourceReadError
 from ingest.sources.base import SourceInfo, SourceOptions, SourceSpec
 from ingest.sources.fingerprint import Fingerprint
+from ingest.sources.hdf5_columns import FILE_START, Columns, read_columns
 from ingest.sources.hdf5_file import h5_errors, open_file
 from ingest.sources.hdf5_layout import Fact, choose_frames, list_contents, read_facts, runs_in
 from ingest.sources.hdf5_read import Hdf5Source, open_source
 from ingest.sources.hdf5_scale import SAMPLED_FRAMES, decide_scale, sampled_maximum
 from ingest.sources.hdf5_storage import check_filters, stored_frames
-from ingest.sources.hdf5_times import FILE_START, Columns, Stamps, read_columns
+from ingest.sources.hdf5_times import Stamps
 from ingest.sources.start import NS, ResolvedStart, StartEvidence, resolve_start, unix_number_to_ns
 from ingest.timing import Finding
 
@@ -28,7 +29,7 @@ __all__ = ["Hdf5Source", "find_runs", "inspect", "open_source"]
 
 KIND = "hdf5"
 FPS_FACTS = ("fps", "source_fps", "raw_frame_rate", "frame_rate", "framerate", "camera_freq", "avg_frame_rate")
-START_FACTS = (FILE_START, "start_time", "start_datetime", "start_timestamp", "acquisition_start_time", "start")
+START_FACTS = (FILE_START, "start_time", "start_datetime", "start_timestamp", "acquisition_start_time")
 CHUNK_FILE_STREAM = "rheed"  # root attribute data_stream of Atomscale chunk files
 
 
@@ -177,7 +178,7 @@ def _look(path: str, dataset: str | None, options: SourceOptions, samples: int) 
             columns=replace(columns, findings=findings + columns.findings),
             facts=facts,
             start_facts=start_facts,
-            maximum=sampled_maximum(frames_dataset, columns.frames, samples) if wide and samples else None,
+            maximum=sampled_maximum(frames_dataset, columns.frames, samples, where) if wide and samples else None,
         )
 
 

@@ -65,7 +65,9 @@ def open_file(path: str) -> h5py.File:
     import hdf5plugin  # noqa: F401  registers its filters with this process's HDF5 library
 
     try:
-        if stat.S_ISFIFO(os.stat(path).st_mode):
+        now = os.stat(path)
+        _close_stale(now)
+        if stat.S_ISFIFO(now.st_mode):
             raise SourceFormatError(f"{path}: is a pipe, not an HDF5 file")
         # best-effort: a lock that a writer holds is seen; a file system without locks does not stop us.
         return h5py.File(path, "r", locking="best-effort")
@@ -214,7 +216,7 @@ def chunk_cache_bytes(dataset: Any) -> int:
     return max(min(2 * row, max(MAX_CHUNK_CACHE_BYTES, row)), MIN_CHUNK_CACHE_BYTES)
 
 
-Key = tuple[str, int, int, int]
+Key = tuple[str, int, int, int, int]  # path, device, inode, size in bytes, mtime in ns
 
 # HDF5 has one lock for the whole process anyway: holding ours while a file is read costs nothing, and no file is
 # closed while another thread reads it.
@@ -249,17 +251,24 @@ def borrow(path: str) -> Iterator[OpenFile]:
             now = os.stat(path)
         except OSError as error:
             raise _explain_open(path, error) from error
-        key = (path, now.st_ino, now.st_size, now.st_mtime_ns)
+        key = (path, now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
         entry = _open.get(key)
         if entry is None:
             entry = OpenFile(path, open_file(path))
             _open[key] = entry
-            for old in [k for k in _open if k[0] == path and k != key]:
-                _open.pop(old).close()
             while len(_open) > MAX_OPEN_FILES:
                 _open.popitem(last=False)[1].close()
         _open.move_to_end(key)
         yield entry
+
+
+def _close_stale(now: os.stat_result) -> None:
+    """Close handles on what a file was before it was written anew: HDF5 would answer from them, not from the file."""
+    with _lock:
+        _leave_inherited()
+        same_file, contents = (now.st_dev, now.st_ino), (now.st_size, now.st_mtime_ns)
+        for key in [key for key in _open if key[1:3] == same_file and key[3:] != contents]:
+            _open.pop(key).close()
 
 
 def release_files() -> None:

@@ -19,7 +19,7 @@ MAX_OBJECTS = 20_000
 # chunk files and RHEED-tools' save_frames_h5 (FORMATS.md 1.5).
 KNOWN_FRAMES = ("/entry/instrument/detector/data", "/entry/data/data", "/exchange/data", "/frames")
 WANTED_SCALARS = re.compile(
-    r"^(start_time|start|start_datetime|start_unix_ms_utc|end_unix_ms_utc|saturation_value|bit_depth_readout|bit_depth"
+    r"^(start_time|start_datetime|start_unix_ms_utc|end_unix_ms_utc|saturation_value|bit_depth_readout|bit_depth"
     r"|bits|full_scale|fps|source_fps|raw_frame_rate|frame_rate)$",
     re.IGNORECASE,
 )

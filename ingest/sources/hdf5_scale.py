@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ingest.errors import SourceError, SourceReadError
 from ingest.frames import FrameScale, full_scale_of
-from ingest.sources.hdf5_file import chunk_row_bytes
+from ingest.sources.hdf5_file import H5PY_ERRORS, chunk_row_bytes, explain_read
 from ingest.sources.hdf5_layout import Fact
 from ingest.timing import Finding
 
@@ -21,7 +22,7 @@ SATURATION_FACTS = ("saturation_value", "full_scale")
 BITS_FACTS = ("bit_depth_readout", "bit_depth", "bits")
 
 
-def sampled_maximum(dataset: Any, frames: int, samples: int) -> float | None:
+def sampled_maximum(dataset: Any, frames: int, samples: int, where: str) -> float | None:
     """Return the largest finite pixel value of some frames spread over a dataset.
 
     Parameters
@@ -32,18 +33,35 @@ def sampled_maximum(dataset: Any, frames: int, samples: int) -> float | None:
         How many of them to consider.
     samples : int
         How many to look at; fewer, but at least one, if that meant reading more than 256 MiB.
+    where : str
+        File and dataset, for messages.
 
     Returns
     -------
     float or None
         None: no finite pixel. Holds one frame and one row of hdf5_chunks.
+
+    Raises
+    ------
+    SourceReadError
+        The operating system could not read.
+    FrameDataError
+        Every one of these frames is damaged; single ones are passed over, and named when they are read.
     """
     frame_bytes = dataset.shape[1] * dataset.shape[2] * dataset.dtype.itemsize
     cost = max(frame_bytes, chunk_row_bytes(dataset))
     samples = max(1, min(samples, frames, MAX_SAMPLED_BYTES // max(1, cost)))
     largest: float | None = None
+    damage: list[SourceError] = []
     for i in range(samples):
-        frame = dataset[(2 * i + 1) * frames // (2 * samples)]
+        number = (2 * i + 1) * frames // (2 * samples)
+        try:
+            frame = dataset[number]
+        except H5PY_ERRORS as error:
+            damage.append(explain_read(f"{where}: frame {number}", error))
+            if len(damage) == samples or isinstance(damage[-1], SourceReadError):
+                raise damage[-1] from error
+            continue
         if frame.dtype.kind == "f":
             frame = frame[np.isfinite(frame)]
         if frame.size:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.errors import SettingsError
-from ingest.sources.hdf5_times import EPICS_EPOCH_S, FILE_END, FILE_START
+from ingest.sources.hdf5_columns import FILE_END, FILE_START
+from ingest.sources.hdf5_times import EPICS_EPOCH_S
 from ingest.sources.synthetic import NS, GrowthRun
 
 __all__ = ["Layout", "write_hdf5"]

@@ -96,11 +96,15 @@ def check_endpoint(endpoint: str) -> str:
     """
     try:
         url = httpx.URL(endpoint.strip())
-    except httpx.InvalidURL as exc:
-        raise SettingsError(f"a platform's endpoint is an http(s) URL; this one is not a URL: {exc}") from exc
+    except httpx.InvalidURL:
+        # Its message quotes the part that is wrong, which may be a password.
+        raise SettingsError(
+            "a platform's endpoint is an http(s) URL; this one does not parse as a URL",
+            hint="pass one like https://api.atomscale.ai",
+        ) from None
     if url.scheme not in ("http", "https") or not url.host:
         raise SettingsError(
-            f"a platform's endpoint is an http(s) URL, not {str(url.copy_with(userinfo=b'', query=None))!r}",
+            f"a platform's endpoint is an http(s) URL, not {redact_url(str(url))!r}",
             hint="pass one like https://api.atomscale.ai",
         )
     if url.userinfo or url.query or url.fragment:
@@ -225,8 +229,10 @@ class Session:
                     async with asyncio.timeout(total_s):
                         return await client.send(request)
             except EDGE_ERRORS as exc:
-                said = redact(f"{type(exc).__name__}: {exc}".rstrip(": "), self._key)
-                raise AttemptFailedError(Failure(kind, detail=said)) from exc
+                raw = f"{type(exc).__name__}: {exc}".rstrip(": ")
+                said = redact(raw, self._key)
+                # What had to be cut must not come back through the traceback of the cause.
+                raise AttemptFailedError(Failure(kind, detail=said)) from (exc if said == raw else None)
 
     def _checked(self, response: httpx.Response, kind: FailureKind) -> httpx.Response:
         if response.is_success:

@@ -52,8 +52,9 @@ def _read_url(body: Any) -> str:
         raise garbled("an object or a list of objects with url", body)
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as exc:
-        raise AttemptFailedError(Failure(FailureKind.GARBLED, detail=f"the upload URL is not one: {exc}")) from exc
+    except httpx.InvalidURL:
+        # Its message quotes a part of the URL, which is a secret.
+        raise AttemptFailedError(Failure(FailureKind.GARBLED, detail="the upload URL does not parse")) from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise garbled("an http(s) upload URL", f"{parsed.scheme}://{parsed.host}")
     return url

@@ -28,10 +28,7 @@ def linked(rig: Rig, settings: StreamSettings = LINKED) -> list[str]:
         seen.append(data_id)
         rig.platform.requests.append(httpx.Request("JOURNAL", "https://journal.test/journal"))
 
-    try:
-        asyncio.run(open_and_link(PlatformDestination(rig.client), settings, "k", created))
-    finally:
-        rig.time.now_s += 0
+    asyncio.run(open_and_link(PlatformDestination(rig.client), settings, "k", created))
     return seen
 
 

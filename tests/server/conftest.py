@@ -31,11 +31,12 @@ class Api:
 
     def __init__(self, app) -> None:
         self.app = app
+        self.raises = True
         self.platform = app.state.platform
 
     def request(self, method, url, *, key=KEY, headers=None, **kwargs) -> httpx.Response:
         async def call():
-            transport = httpx.ASGITransport(self.app)
+            transport = httpx.ASGITransport(self.app, raise_app_exceptions=self.raises)
             async with httpx.AsyncClient(transport=transport, base_url="http://platform.test:8000") as client:
                 sent = {**({} if key is None else {"X-API-KEY": key}), **(headers or {})}
                 return await client.request(method, url, headers=sent, **kwargs)
@@ -110,6 +111,10 @@ def frames_of(n, seed=0, size=(6, 8)):
 
 def with_path(url, path):
     return urlsplit(url)._replace(path=path).geturl()
+
+
+def staged(api, data_id):
+    return sorted(path.name for path in api.platform.store.staging_path(data_id).glob("*"))
 
 
 @pytest.fixture

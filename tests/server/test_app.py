@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 
 import httpx
 import pytest
@@ -26,13 +27,10 @@ PRIVATE = [
 
 
 @pytest.mark.parametrize(("method", "path"), PRIVATE)
-@pytest.mark.parametrize("key", [None, "", "wrong", "a test's ke", "a test's key "])
+@pytest.mark.parametrize("key", [None, "", "wrong", "a test's ke", "a test's key2", "\xe9"])
 def test_nothing_private_answers_without_a_key(api, method, path, key):
-    headers = {} if key is None else {"X-API-KEY": key}
+    headers = {} if key is None else {"X-API-KEY": key.encode("latin-1")}
     answer = api.request(method, path, key=None, headers=headers)
-    if key == "a test's key ":  # httpx keeps the blank, a server strips it: either way it is not this key
-        assert answer.status_code in (401, 404, 422, 400, 200)
-        return
     assert answer.status_code == 401
     assert "X-API-KEY" in answer.json()["detail"]
 
@@ -60,6 +58,17 @@ def test_errors_are_json(api, method, path, status):
     assert isinstance(answer.json()["detail"], str)
 
 
+def test_a_defect_is_a_500_that_shows_nothing(api, monkeypatch):
+    def defect(*_):
+        raise RuntimeError("something inside")
+
+    monkeypatch.setattr(api.platform.catalogue, "streams", defect)
+    api.raises = False
+    answer = api.get("/rheed/stream/")
+    assert answer.status_code == 500
+    assert "inside" not in answer.json()["detail"]
+
+
 def test_a_second_server_on_the_folder_is_refused(api, settings):
     with pytest.raises(SettingsError, match="another server is using"):
         create_app(settings)
@@ -68,14 +77,15 @@ def test_a_second_server_on_the_folder_is_refused(api, settings):
 
 
 def test_the_lifespan_fails_silent_streams_and_releases_the_folder(settings, clock, start):
-    import dataclasses
-
     async def live():
         app = create_app(dataclasses.replace(settings, silent_stream_s=0.5))
         platform = app.state.platform
-        async with app.router.lifespan_context(app), httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://x", headers={"X-API-KEY": "another key"}
-        ) as client:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app), base_url="http://x", headers={"X-API-KEY": "another key"}
+            ) as client,
+        ):
             body = {"data_item_name": "s", "rotations_per_min": 0.0, "fps_capture_rate": 1.0}
             data_id = (await client.post("/rheed/stream/", json=body)).json()
             clock.now_s += 1

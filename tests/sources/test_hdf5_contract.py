@@ -1,5 +1,7 @@
 """The contract of sources, for each way that HDF5 stores frames."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +13,13 @@ from ingest.sources.synthetic import GrowthRun
 from ingest.sources.synthetic_hdf5 import write_hdf5
 from tests.sources.contract import Made, SourceContract
 from tests.sources.files import look, pixels, write
+
+
+def test_wide_frames_that_take_several_blocks(tmp_path):
+    frames = pixels(20, 1000, 1000, dtype="u2", top=4096)  # 2 MB each: 8 in a block
+    info = look(write(tmp_path / "a.h5", {"frames": {"data": frames, "chunks": (3, 1000, 1000)}}))
+    with open_source(info.spec) as source:
+        np.testing.assert_array_equal(source.read(1, 20), to_uint8(frames[1:], info.scale))
 
 
 class TestContiguous(SourceContract):
@@ -72,7 +81,7 @@ def sliced(tmp_path_factory):
 def test_any_cover_in_any_order_is_the_run(sliced, cuts, seed):
     info, run = sliced
     edges = [0, *sorted(cuts), 64]
-    pieces = list(zip(edges, edges[1:], strict=False))
+    pieces = list(pairwise(edges))
     np.random.default_rng(seed).shuffle(pieces)
     out = np.zeros((64, 10, 12), np.uint8)
     with open_source(info.spec) as source:

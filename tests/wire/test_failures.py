@@ -163,6 +163,8 @@ def test_an_api_call_ends_with_a_final_answer(status: int, error: type[RefusedEr
     assert 400 < str(caught.value).count("x") <= 500
 
 
+NAN_TIME = '{"receivedAtUnixMs": NaN, "transmittedAtUnixMs": 1}'
+
 GARBLED: list[tuple[str, Callable[[PlatformClient], Awaitable[object]], str, str, httpx.Response]] = [
     ("create", lambda c: c.create_rheed_stream(SETTINGS, "k"), "POST", "/rheed/stream/", ok({"data_id": "s0"})),
     ("create html", lambda c: c.create_rheed_stream(SETTINGS, "k"), "POST", "/rheed/stream/", httpx.Response(200)),
@@ -172,7 +174,7 @@ GARBLED: list[tuple[str, Callable[[PlatformClient], Awaitable[object]], str, str
     ("url broken", lambda c: c.upload_url("s0", 0, META), "POST", URLS, ok({"url": "http://h:port/"})),
     ("url text", lambda c: c.upload_url("s0", 0, META), "POST", URLS, httpx.Response(200, text="<html>")),
     ("time", lambda c: c.server_time(), "GET", "/gateway/time", ok({"receivedAtUnixMs": 1.0})),
-    ("time nan", lambda c: c.server_time(), "GET", "/gateway/time", httpx.Response(200, text='{"receivedAtUnixMs": NaN, "transmittedAtUnixMs": 1}')),
+    ("time nan", lambda c: c.server_time(), "GET", "/gateway/time", httpx.Response(200, text=NAN_TIME)),
     ("streams", lambda c: c.list_streams(), "GET", "/rheed/stream/", ok({"streams": []})),
     ("stream", lambda c: c.stream("s0"), "GET", "/rheed/stream/s0", ok([])),
     ("samples", lambda c: c.resolve_sample("a"), "GET", "/physical_samples/", ok({"items": []})),
@@ -228,7 +230,7 @@ def test_gives_up_as_unreachable_when_the_budget_ends(answer: Answer) -> None:
 def test_a_put_refused_for_ever_ends_with_the_budget() -> None:
     rig = opened(RetryPolicy(retry_for_s=60))
     rig.platform.plan("PUT", ".*", *[refuse(403, "SignatureDoesNotMatch")] * 1000)
-    with pytest.raises(UnreachableError, match="upload 403: .*SignatureDoesNotMatch"):
+    with pytest.raises(UnreachableError, match=r"upload 403: .*SignatureDoesNotMatch"):
         put(rig)
     assert sum(rig.time.slept_s) == pytest.approx(60)
 

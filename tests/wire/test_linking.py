@@ -36,13 +36,12 @@ def test_prefers_the_exact_spelling() -> None:
     rig = Rig()
     rig.platform.samples = [{"id": "x1", "name": "sto"}, {"id": "x2", "name": "STO"}]
     assert sample(rig, "STO") == "x2"
-    assert sample_again(rig) == "x1"
 
 
-def sample_again(rig: Rig) -> str:
-    other = Rig()
-    other.platform.samples = rig.platform.samples
-    return sample(other, "Sto")
+def test_takes_the_first_of_several_where_none_is_exact() -> None:
+    rig = Rig()
+    rig.platform.samples = [{"id": "x1", "name": "sto"}, {"id": "x2", "name": "STO"}]
+    assert sample(rig, "Sto") == "x1"
 
 
 def test_creates_a_sample_that_is_not_there() -> None:
@@ -62,11 +61,9 @@ def test_reads_a_created_sample_by_its_other_key() -> None:
 def test_refuses_an_id_that_is_not_listed(kind: str) -> None:
     rig = Rig()
     rig.platform.samples = list(SAMPLES)
+    ask = rig.client.resolve_sample(OTHER_UUID) if kind == "sample" else rig.client.resolve_tags(["new", OTHER_UUID])
     with pytest.raises(UnknownNameError, match=OTHER_UUID):
-        if kind == "sample":
-            sample(rig, OTHER_UUID)
-        else:
-            tags(rig, "new", OTHER_UUID)
+        asyncio.run(ask)
     assert rig.platform.sent("POST") == []
 
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 
-from ingest.errors import SettingsError
+from ingest.errors import RefusedError, SettingsError
 from ingest.plan import StreamSettings
 from ingest.wire.client import PlatformClient
 from ingest.wire.models import ChunkMetadata
@@ -28,6 +28,11 @@ META_BODY = {
     "start_unix_ms_utc": "1700000000123",
     "end_unix_ms_utc": "1700000002123",
 }
+
+UPLOAD_URLS = (
+    "/data_entries/raw_data/staged/upload_urls/"
+    "?original_filename=frames.zarr/frames/c/3/0/0&num_parts=1&staging_type=stream"
+)
 
 Call = Callable[[PlatformClient], Awaitable[object]]
 
@@ -75,8 +80,7 @@ CALLS: list[tuple[str, Call, str, str, object]] = [
         "upload url",
         _put,
         "POST",
-        "/data_entries/raw_data/staged/upload_urls/"
-        "?original_filename=frames.zarr/frames/c/3/0/0&num_parts=1&staging_type=stream",
+        UPLOAD_URLS,
         META_BODY,
     ),
     (
@@ -248,6 +252,6 @@ def test_refuses_a_negative_chunk() -> None:
 def test_does_not_follow_a_redirect_with_the_key() -> None:
     rig = Rig()
     rig.platform.plan("GET", ".*", httpx.Response(307, headers={"location": "https://evil.test/?a=b"}))
-    with pytest.raises(Exception, match="answered 307: it is at https://evil.test/"):
+    with pytest.raises(RefusedError, match=r"answered 307: it is at https://evil.test/"):
         asyncio.run(rig.client.list_streams())
     assert len(rig.platform.requests) == 1

@@ -39,7 +39,9 @@ def test_refuses_other_endpoints(given: str) -> None:
         check_endpoint(given)
 
 
-@pytest.mark.parametrize("given", ["https://user:pw@h", "https://h?token=pw", "https://h/#pw", "ftp://user:pw@h/?a=pw"])
+@pytest.mark.parametrize(
+    "given", ["https://user:pw@h", "https://h?token=pw", "https://h/#pw", "ftp://user:pw@h/?a=pw", "https://user:pw#@h"]
+)
 def test_refuses_an_endpoint_with_secrets_without_repeating_them(given: str) -> None:
     with pytest.raises(SettingsError) as caught:
         check_endpoint(given)

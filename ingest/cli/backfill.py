@@ -1,0 +1,189 @@
+"""``rheed-ingest backfill``: the main job."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ingest.cli.exits import FAILED, INTERRUPTED, OK, PARTIAL
+from ingest.cli.options import (
+    api_key,
+    canonical_destination,
+    merged_settings,
+    source_options,
+    state_dir,
+    stream_options,
+)
+from ingest.config import BackfillSettings
+from ingest.telemetry import Secret
+
+__all__ = ["backfill"]
+
+
+@click.command()
+@click.argument("sources", nargs=-1, metavar="SOURCE...|JOB.yaml")
+@click.option("--to", metavar="URL", help="Destination; default AS_API_ENDPOINT.")
+@stream_options
+@source_options
+@click.option("--packers", type=int, help="Workers; default: as many as there are free processors.")
+@click.option("--open-runs", type=int, help="Streams that are open at once; default 4.")
+@click.option("--level", type=int, help="zstd level; default 1.")
+@click.option("--retry-for", metavar="TIME", help="How long an unreachable destination is tried; default 15m.")
+@click.option("--restart", is_flag=True, help="Send everything anew, as other streams.")
+@click.option("--state", metavar="DIR", help="Folder of the journal; default: the user's state folder.")
+@click.option("--address", help="Address of a Ray cluster (run on one of its nodes); default: a Ray of its own.")
+@click.option("--api-key-file", type=click.Path(path_type=Path), help="File with the API key; default: AS_API_KEY.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be sent and created.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def backfill(sources: Sequence[str], api_key_file: Path | None, dry_run: bool, as_json: bool, **given: Any) -> int:
+    """Send archived growth runs: files, folders and globs, or a job file.
+
+    \b
+    Example:
+      rheed-ingest backfill runs/2023-10-18 --to https://api.atomscale.ai --sample STO-17 --tag STO
+    """  # noqa: D301 - \b is click's
+    settings = merged_settings(sources, given)
+    destination = canonical_destination(settings.to)
+    key = api_key(api_key_file)
+    if dry_run:
+        return _dry_run(settings, destination, key, as_json=as_json)
+    return _send(settings, destination, key, as_json=as_json)
+
+
+def _dry_run(settings: BackfillSettings, destination: str, key: Secret | None, *, as_json: bool) -> int:
+    from ingest.cli.planning import find_candidates
+    from ingest.cli.report import plan_document, plan_lines
+
+    candidates = find_candidates(settings.sources, settings, planning=True)
+    sample_is_new, new_tags = asyncio.run(_missing_names(settings, destination, key))
+    plans = [candidate.plan for candidate in candidates if candidate.plan is not None]
+    totals = {
+        "runs": len(plans),
+        "frames": sum(plan.frames for plan in plans),
+        "chunks": sum(len(plan.chunks) for plan in plans),
+        "bytes_in": sum(plan.bytes_in for plan in plans),
+    }
+    created = {"sample": settings.sample if sample_is_new else None, "tags": list(new_tags)}
+    if as_json:
+        document = {"plan": plan_document(candidates), "totals": totals, "would_create": created}
+        click.echo(json.dumps(document, indent=2))
+    else:
+        click.echo("\n".join(plan_lines(candidates)))
+        names = [f"sample {settings.sample!r}"] * sample_is_new + [f"tag {tag!r}" for tag in new_tags]
+        click.echo(f"would create: {', '.join(names) or 'no samples, no tags'}")
+        click.echo(
+            f"would send: {totals['runs']} runs, {totals['frames']} frames, {totals['chunks']} chunks, "
+            f"{totals['bytes_in'] / 1e6:.1f} MB before compression, to {destination}"
+        )
+    bad = sum(candidate.error is not None for candidate in candidates)
+    return OK if not bad else (PARTIAL if plans else FAILED)
+
+
+async def _missing_names(
+    settings: BackfillSettings, destination: str, key: Secret | None
+) -> tuple[bool, Sequence[str]]:
+    from ingest.destinations import open_destination
+    from ingest.plan import StreamSettings
+    from ingest.retry import RetryPolicy
+
+    if settings.sample is None and not settings.tag:
+        return False, ()
+    to = open_destination(destination, key, retry=RetryPolicy(retry_for_s=min(settings.retry_for, 30.0)))
+    try:
+        stream = StreamSettings("dry run", 1.0, 0.0, 2, physical_sample=settings.sample, tags=settings.tag)
+        missing = await to.missing_names(stream)
+    finally:
+        await to.aclose()
+    return missing.physical_sample, missing.tags
+
+
+def _send(settings: BackfillSettings, destination: str, key: Secret | None, *, as_json: bool) -> int:
+    from ingest.cli.planning import Candidate, find_candidates
+    from ingest.cli.report import RunReport, document, exit_code, lines
+    from ingest.destinations import open_destination
+
+    open_destination(destination, key)  # refuses what cannot be, before anything is read
+    began_s = time.monotonic()
+    candidates = find_candidates(settings.sources, settings, planning=True)
+    planned = [candidate for candidate in candidates if candidate.plan is not None]
+    results: dict[str, RunReport] = {}
+    with _stop_on_signals() as stop:
+        if planned:
+            results = _run(settings, destination, key, planned, stop)
+
+    def report(candidate: Candidate) -> RunReport:
+        error = candidate.error
+        return results.get(candidate.path) or RunReport(
+            candidate, "failed", error=str(error), hint=error.hint if error else None
+        )
+
+    reports = [report(candidate) for candidate in candidates]
+    seconds = time.monotonic() - began_s
+    if as_json:
+        click.echo(json.dumps(document(reports, seconds), indent=2))
+    else:
+        click.echo("\n".join(lines(reports, seconds)))
+    if stop.is_set():
+        click.echo(f"interrupted; to resume: {shlex.join(['rheed-ingest', *sys.argv[1:]])}", err=True)
+        return INTERRUPTED
+    return exit_code(reports)
+
+
+def _run(
+    settings: BackfillSettings, destination: str, key: Secret | None, planned: Sequence[Any], stop: threading.Event
+) -> dict[str, Any]:
+    from rich.console import Console
+
+    from actors.backfill import BackfillRequest, PlannedRun, run_backfill
+    from ingest.cli.progress import JobProgress
+    from ingest.cli.report import RunReport
+    from ingest.retry import RetryPolicy
+
+    request = BackfillRequest(
+        runs=[PlannedRun(candidate.path, candidate.plan) for candidate in planned],
+        destination=destination,
+        api_key=key,
+        state_dir=state_dir(settings.state),
+        address=settings.address,
+        packers=settings.packers,
+        open_runs=settings.open_runs,
+        retry=RetryPolicy(retry_for_s=settings.retry_for),
+        level=settings.level,
+        restart=settings.restart,
+    )
+    with JobProgress(Console(stderr=True)) as progress:
+        results = run_backfill(request, progress.show, stop)
+    return {
+        candidate.path: RunReport(candidate, result.end.status, result.row, result.end.error, result.end.hint)
+        for candidate, result in zip(planned, results, strict=True)
+    }
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """Turn the first SIGINT or SIGTERM into an event; the second one ends the program at once."""
+    stop = threading.Event()
+
+    def handle(_number: int, _frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        click.echo("finishing what is in flight; once more to leave at once", err=True)
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

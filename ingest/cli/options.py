@@ -1,0 +1,130 @@
+"""Options that commands share, and where key and destination come from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import click
+
+from ingest.config import BackfillSettings, load_job_file, settings_from
+from ingest.errors import SettingsError
+from ingest.telemetry import Secret
+
+__all__ = ["api_key", "canonical_destination", "merged_settings", "source_options", "state_dir", "stream_options"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SOURCE = [
+    click.option("--start", metavar="TIME", help="Capture time of the first frame, ISO 8601; shifts recorded stamps."),
+    click.option(
+        "--start-from", type=click.Choice(["mtime"]), help="Take the start from the file's mtime, if need be."
+    ),
+    click.option("--timezone", metavar="ZONE", help="IANA zone of naive times, such as Europe/Berlin."),
+    click.option("--fps", type=float, help="Frames per second, where stamps do not say or are wrong."),
+    click.option("--dataset", metavar="PATH", help="Where the frames are inside the HDF5 file."),
+    click.option("--timestamps", metavar="PATH", help="Where the stamps are inside the HDF5 file."),
+    click.option("--full-scale", type=float, help="The pixel value that becomes 255, for frames wider than 8 bit."),
+]
+_STREAM = [
+    click.option("--name", help="Name of the stream; default: the file's."),
+    click.option("--sample", metavar="NAME|UUID", help="Physical sample; a new name is created."),
+    click.option("--project", metavar="UUID", help="Project that tracks the sample."),
+    click.option("--tag", multiple=True, metavar="NAME|UUID", help="Tag; repeat for several. New names are created."),
+    click.option("--azimuth", help="Azimuth of a stationary stream."),
+    click.option("--rotations-per-min", type=float, help="Rotation of the sample; 0 (default): stationary."),
+    click.option("--chunk-size", type=int, metavar="FRAMES", help="Frames per chunk; default 2 s of frames."),
+    click.option(
+        "--chunking", type=click.Choice(["gap-aware", "regular"]), help="Whether chunks end at gaps (default)."
+    ),
+]
+
+
+def _with(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def source_options(function: F) -> F:
+    """Add the options that say what a source is."""
+    return _with(_SOURCE)(function)
+
+
+def stream_options(function: F) -> F:
+    """Add the options that say what a stream shall be."""
+    return _with(_STREAM)(function)
+
+
+def merged_settings(sources: Sequence[str], given: dict[str, Any]) -> BackfillSettings:
+    """Return a job's settings: those of job files among `sources`, overridden by what was given on the command line.
+
+    Raises
+    ------
+    SettingsError
+        Two job files, or a setting that cannot be.
+    """
+    job_files = [source for source in sources if source.lower().endswith((".yaml", ".yml"))]
+    if len(job_files) > 1:
+        raise SettingsError(f"one job file at a time; got {', '.join(job_files)}")
+    base = load_job_file(Path(job_files[0])) if job_files else BackfillSettings()
+    values = {name: value for name, value in given.items() if value is not None and value != () and value is not False}
+    named = tuple(source for source in sources if source not in job_files)
+    return settings_from(
+        {**base.model_dump(exclude_unset=True), **values, "sources": base.sources + named}, "the command"
+    )
+
+
+def api_key(key_file: Path | None) -> Secret | None:
+    """Return the API key from a file, else from ``AS_API_KEY``; the first of several lines.
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be read or is empty.
+    """
+    if key_file is None:
+        text = os.environ.get("AS_API_KEY", "")
+    else:
+        try:
+            text = key_file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise SettingsError(f"the API key file {key_file} cannot be read: {exc}") from exc
+        if not text.strip():
+            raise SettingsError(f"the API key file {key_file} is empty")
+    first = next((line.strip() for line in text.splitlines() if line.strip()), None)
+    return None if first is None else Secret(first)
+
+
+def canonical_destination(to: str | None) -> str:
+    """Return the destination's URL in the one form that the journal knows it by.
+
+    Raises
+    ------
+    SettingsError
+        None given; user and password in it.
+    """
+    url = to or os.environ.get("AS_API_ENDPOINT")
+    if not url:
+        raise SettingsError("no destination", hint="pass --to https://api.atomscale.ai, or set AS_API_ENDPOINT")
+    parts = urlsplit(url)
+    if parts.username or parts.password:
+        raise SettingsError("a destination's URL has no user and password in it", hint="the key comes from AS_API_KEY")
+    if parts.scheme.lower() in ("http", "https"):
+        return urlunsplit((parts.scheme.lower(), parts.netloc.lower(), parts.path.rstrip("/"), "", ""))
+    return url
+
+
+def state_dir(state: str | None) -> Path:
+    """Return the folder of the journal."""
+    from ingest.journal import default_state_dir
+
+    if state is not None and "://" in state and not state.startswith("file://"):
+        raise SettingsError(f"--state {state}: a journal is a local folder for now", hint="pass a path on a local disk")
+    return default_state_dir() if state is None else Path(state.removeprefix("file://")).expanduser()

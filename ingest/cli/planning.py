@@ -1,0 +1,98 @@
+"""From what the user names to plans, one bad file never stopping the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from ingest.config import BackfillSettings
+from ingest.errors import IngestError, SettingsError, SourceReadError
+from ingest.plan import PlanOptions, RunPlan, plan_run
+from ingest.sources import SourceInfo, discover, inspect
+from ingest.sources.base import SourceSpec
+
+__all__ = ["Candidate", "find_candidates", "source_path"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A run that the user named, as far as it got.
+
+    Attributes
+    ----------
+    path : str
+        Its canonical name.
+    info : SourceInfo or None
+        What it is.
+    plan : RunPlan or None
+        What would be sent.
+    error : IngestError or None
+        Why there is no plan.
+    """
+
+    path: str
+    info: SourceInfo | None = None
+    plan: RunPlan | None = None
+    error: IngestError | None = None
+
+
+def source_path(spec: SourceSpec) -> str:
+    """Return a run's canonical name: its file (its folder, for several) and, where that is not enough, the dataset."""
+    path = spec.paths[0] if len(spec.paths) == 1 else os.path.dirname(spec.paths[0]) + os.sep
+    return path if spec.dataset is None else f"{path}::{spec.dataset}"
+
+
+def find_candidates(
+    sources: Sequence[str],
+    settings: BackfillSettings,
+    *,
+    planning: bool,
+    seen: Callable[[Candidate], None] | None = None,
+) -> list[Candidate]:
+    """Find, inspect and plan the runs in `sources`; unless `planning`, one whose start is not known is planned, too.
+
+    Raises
+    ------
+    SettingsError
+        A setting that no run could have.
+    """
+    options = settings.source_options()
+    found: dict[str, Candidate] = {}
+    for entry in discover(sources, options):
+        if entry.spec is None:
+            candidate = Candidate(entry.path, error=entry.error)
+        else:
+            candidate = _candidate(entry.spec, settings, planning=planning)
+        found.setdefault(candidate.path, candidate)
+        if seen is not None:
+            seen(candidate)
+    candidates = list(found.values())
+    if not candidates:
+        raise SettingsError(
+            f"nothing to ingest in {', '.join(sources) or 'no sources'}", hint="name files, folders or globs"
+        )
+    return candidates if settings.name is None or len(candidates) == 1 else [_renamed(c, settings) for c in candidates]
+
+
+def _candidate(spec: SourceSpec, settings: BackfillSettings, *, planning: bool) -> Candidate:
+    info = None
+    path = source_path(spec)
+    try:
+        info = inspect(spec, settings.source_options())
+        path = source_path(info.spec)
+        # Rates and gaps do not depend on the start, so that a look at the run needs none.
+        known = info if info.start_ns is not None or planning else replace(info, start_ns=0, start_from="user")
+        return Candidate(path, info, plan_run(known, settings.plan_options()))
+    except IngestError as exc:
+        return Candidate(path, info, error=exc)
+    except OSError as exc:
+        return Candidate(path, info, error=SourceReadError(f"{path}: {exc}"))
+
+
+def _renamed(candidate: Candidate, settings: BackfillSettings) -> Candidate:
+    """Give each of several runs the user's name and its own."""
+    if candidate.plan is None or candidate.info is None:
+        return candidate
+    options: PlanOptions = settings.model_copy(update={"name": f"{settings.name} {candidate.info.name}"}).plan_options()
+    return Candidate(candidate.path, candidate.info, plan_run(candidate.info, options))

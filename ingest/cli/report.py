@@ -1,0 +1,232 @@
+"""What is said of runs at the end: one JSON document, or lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ingest.cli.exits import FAILED, OK, PARTIAL
+from ingest.cli.planning import Candidate
+from ingest.journal import StreamRow
+from ingest.timing import Finding
+
+__all__ = ["RunReport", "document", "exit_code", "finding_lines", "lines", "plan_document", "plan_lines", "utc"]
+
+FINDINGS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What became of one run.
+
+    Attributes
+    ----------
+    candidate : Candidate
+        The run.
+    status : str
+        ``"complete"``, ``"partial"``, ``"failed"`` or ``"skipped"``.
+    row : StreamRow or None
+        What the journal says.
+    error, hint : str or None
+        Why it is not complete, and what would work.
+    """
+
+    candidate: Candidate
+    status: str
+    row: StreamRow | None = None
+    error: str | None = None
+    hint: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it took in this job."""
+        row = self.row
+        if row is None or row.started_s is None or row.ended_s is None or self.status == "skipped":
+            return 0.0
+        return max(row.ended_s - row.started_s, 0.0)
+
+
+def utc(unix_ms: int) -> str:
+    """Return a time as ISO 8601 in UTC with milliseconds."""
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def finding_lines(findings: Sequence[Finding], shown: int = FINDINGS_SHOWN) -> list[str]:
+    """Return findings as lines, many of one kind as their first few and a count."""
+    kinds: dict[str, list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault(finding.kind, []).append(finding)
+    out = []
+    for kind, same in kinds.items():
+        for finding in same[:shown]:
+            at = "" if finding.frame is None else f" (frame {finding.frame})"
+            out.append(f"{kind}{at}: {finding.message}")
+        if len(same) > shown:
+            out.append(f"{kind}: {len(same) - shown} more")
+    return out
+
+
+def _run(report: RunReport) -> dict[str, Any]:
+    plan, row = report.candidate.plan, report.row
+    confirmed = row.confirmed if row else 0
+    resumed = min(row.resumed, confirmed) if row else 0
+    findings = finding_lines(plan.findings if plan else ())
+    if row and row.same_as and report.status != "failed":
+        findings.append(f"same as {row.same_as}")
+    if row and row.replaces:
+        findings.append(f"replaces {row.replaces}")
+    return {
+        "source": report.candidate.path,
+        "data_id": row.data_id if row else None,
+        "status": report.status,
+        "frames": plan.frames if plan else 0,
+        "fps": plan.settings.fps if plan else 0.0,
+        "start_unix_ms_utc": plan.start_unix_ms_utc if plan else 0,
+        "start_from": plan.start_from if plan else None,
+        "max_time_error_ms": round(plan.time_error.worst_ms, 3) if plan else 0.0,
+        "chunks": {
+            "total": row.chunks if row else (len(plan.chunks) if plan else 0),
+            "confirmed": confirmed,
+            "uploaded": confirmed - resumed,
+            "resumed": resumed,
+            "lost": row.lost if row else 0,
+        },
+        "bytes_in": plan.bytes_in if plan else 0,
+        "bytes_out": row.bytes_out if row else 0,
+        "seconds": round(report.seconds, 3),
+        "findings": findings,
+        "error": report.error,
+    }
+
+
+def document(reports: Sequence[RunReport], seconds: float) -> dict[str, Any]:
+    """Return the job's JSON document (DESIGN.md "Command line")."""
+    runs = [_run(report) for report in reports]
+    return {
+        "runs": runs,
+        "totals": {
+            "runs": len(runs),
+            "complete": sum(run["status"] in ("complete", "skipped") for run in runs),
+            "frames": sum(run["frames"] for run in runs),
+            "bytes_in": sum(run["bytes_in"] for run in runs),
+            "bytes_out": sum(run["bytes_out"] for run in runs),
+            "seconds": round(seconds, 3),
+        },
+    }
+
+
+def lines(reports: Sequence[RunReport], seconds: float) -> list[str]:
+    """Return the same for people."""
+    out = []
+    for report in reports:
+        run = _run(report)
+        chunks = run["chunks"]
+        out.append(f"{report.status:<9}{report.candidate.path}")
+        if run["data_id"]:
+            out.append(
+                f"         {run['data_id']}  {run['frames']} frames from {utc(run['start_unix_ms_utc'])} "
+                f"({run['start_from']}) at {run['fps']:.6g} fps, time error <= {run['max_time_error_ms']:.1f} ms"
+            )
+            out.append(
+                f"         {chunks['confirmed']} of {chunks['total']} chunks confirmed: {chunks['uploaded']} uploaded, "
+                f"{chunks['resumed']} resumed, {chunks['lost']} lost; {run['bytes_in'] / 1e6:.1f} MB in, "
+                f"{run['bytes_out'] / 1e6:.1f} MB out, {run['seconds']:.1f} s"
+            )
+        out += [f"         - {finding}" for finding in run["findings"]]
+        if report.error:
+            out.append(f"         error: {report.error}")
+        if report.hint:
+            out.append(f"         hint: {report.hint}")
+    totals = document(reports, seconds)["totals"]
+    skipped = sum(report.status == "skipped" for report in reports)
+    done = " Nothing to do: everything was confirmed before." if skipped == len(reports) else ""
+    out.append(
+        f"{totals['complete']} of {totals['runs']} runs complete, {totals['frames']} frames, "
+        f"{totals['bytes_in'] / 1e6:.1f} MB in {totals['seconds']:.1f} s.{done}"
+    )
+    return out
+
+
+def exit_code(reports: Sequence[RunReport]) -> int:
+    """Return 0 if all is confirmed, 1 if nothing is, 3 if some is missing."""
+    good = sum(report.status in ("complete", "skipped") for report in reports)
+    if good == len(reports):
+        return OK
+    return FAILED if good == 0 and all(report.status == "failed" for report in reports) else PARTIAL
+
+
+def plan_document(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Return what was found of each run, and planned where it was, as JSON values."""
+    return [_candidate_document(candidate) for candidate in candidates]
+
+
+def _candidate_document(candidate: Candidate) -> dict[str, Any]:
+    info, plan, error = candidate.info, candidate.plan, candidate.error
+    out: dict[str, Any] = {"source": candidate.path, "error": str(error) if error else None}
+    if error is not None and error.hint:
+        out["hint"] = error.hint
+    if info is not None:
+        out |= {
+            "name": info.name,
+            "format": info.format,
+            "frames": info.frames,
+            "height_px": info.height_px,
+            "width_px": info.width_px,
+            "dtype": info.scale.dtype,
+            "full_scale": info.scale.full_scale,
+            "full_scale_from": info.scale.full_scale_from,
+            "fps_claimed": info.fps_claimed,
+            "start_unix_ms_utc": None if info.start_ns is None else round(info.start_ns / 1e6),
+            "start_from": info.start_from,
+            "fingerprint": info.fingerprint,
+            "bytes_in": info.bytes_in,
+            "findings": finding_lines(plan.findings if plan else info.findings),
+        }
+    if plan is not None:
+        out |= {
+            "stream": plan.settings.name,
+            "fps": plan.settings.fps,
+            "chunks": len(plan.chunks),
+            "ideal_chunks": plan.ideal_chunks,
+            "chunk_size": plan.settings.chunk_size,
+            "max_time_error_ms": round(plan.time_error.worst_ms, 3),
+            "p99_time_error_ms": round(plan.time_error.p99_ms, 3),
+            "frames_over_bound": plan.time_error.over_bound,
+        }
+    return out
+
+
+def plan_lines(candidates: Sequence[Candidate]) -> list[str]:
+    """Return the same for people."""
+    out = []
+    for candidate in candidates:
+        info, plan, error = candidate.info, candidate.plan, candidate.error
+        out.append(candidate.path)
+        if info is not None:
+            full_scale = info.scale.full_scale
+            scale = f"{full_scale:g} becomes 255 ({info.scale.full_scale_from})" if full_scale else "as it is"
+            claimed = "not claimed" if info.fps_claimed is None else f"claimed {info.fps_claimed:g}"
+            measured = f", measured {plan.settings.fps:.6g}" if plan else ""
+            start = f"{utc(round(info.start_ns / 1e6))} ({info.start_from})" if info.start_ns else "not known"
+            out += [
+                (
+                    f"  format   {info.format}; {info.frames} frames of {info.width_px} x {info.height_px} px, "
+                    f"{info.scale.dtype} {scale}; {info.bytes_in / 1e6:.1f} MB"
+                ),
+                f"  fps      {claimed}{measured}",
+                f"  start    {start}",
+            ]
+        if plan is not None:
+            out.append(
+                f"  chunks   {len(plan.chunks)} of at most {plan.settings.chunk_size} frames ({plan.ideal_chunks} "
+                f"without gaps); time error <= {plan.time_error.worst_ms:.2f} ms, p99 {plan.time_error.p99_ms:.2f} ms"
+            )
+        findings = plan.findings if plan else (info.findings if info else ())
+        out += [f"  - {line}" for line in finding_lines(findings)]
+        if error is not None:
+            out.append(f"  error: {error}")
+            if error.hint:
+                out.append(f"  hint: {error.hint}")
+    return out

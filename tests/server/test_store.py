@@ -1,0 +1,93 @@
+import os
+
+import google_crc32c
+import pytest
+
+from ingest.server.problems import ApiError
+from ingest.server.store import Incoming, ShardFile, Store, put_file, write_all
+from ingest.shard import index_bytes, pack
+from tests.server.conftest import frames_of
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path, fsync=True)
+
+
+def receive(store, body, frames, index=0, step=700):
+    incoming = store.begin("id", index, 10**6)
+    for start in range(0, len(body), step):
+        incoming.feed(body[start : start + step])
+    incoming.finish(frames, fsync=store.fsync)
+    return incoming
+
+
+def test_an_upload_is_on_disk_with_its_checksum(store):
+    body = pack(frames_of(5)).tobytes()
+    incoming = receive(store, body, 5)
+    assert incoming.path.read_bytes() == body
+    assert (incoming.n_bytes, incoming.crc32c) == (len(body), google_crc32c.value(body))
+
+
+def test_a_short_write_is_completed(store, monkeypatch):
+    real = os.writev
+    monkeypatch.setattr(os, "writev", lambda fd, pieces: real(fd, [b"".join(pieces)[:5]]))
+    body = pack(frames_of(5)).tobytes()
+    assert receive(store, body, 5, step=100).path.read_bytes() == body
+
+
+def test_an_index_that_points_outside_is_refused(store):
+    for lengths in ([10, 20], [0, 10]):
+        body = b"x" * 10 + index_bytes(lengths)
+        with pytest.raises(ApiError, match="frame"):
+            receive(store, body, 2)
+
+
+def test_discarding_leaves_nothing(store):
+    incoming = store.begin("id", 0, 100)
+    incoming.feed(b"x")
+    incoming.discard()
+    incoming.discard()
+    assert list(store.staging_path("id").iterdir()) == []
+
+
+def test_counting_only_writes_nothing(tmp_path):
+    incoming = Incoming(None, 10)
+    incoming.feed(b"12345")
+    assert (incoming.n_bytes, incoming.crc32c) == (5, google_crc32c.value(b"12345"))
+    with pytest.raises(ApiError, match="at most 10"):
+        incoming.feed(b"123456")
+    incoming.discard()
+
+
+def test_cleaning_keeps_what_counts(store):
+    body = pack(frames_of(2)).tobytes()
+    keep, lose = receive(store, body, 2).path, receive(store, body, 2).path
+    (store.root / ".staging" / "unknown").mkdir()
+    (store.root / ".staging" / "unknown" / "0.abc").write_bytes(b"x")
+    assert store.clean({"id": {keep.name}}) == 2
+    assert keep.exists()
+    assert not lose.exists()
+    assert not (store.root / ".staging" / "unknown").exists()
+
+
+def test_frames_come_out_as_they_went_in(store):
+    shard = pack(frames_of(5))
+    with receive(store, shard.tobytes(), 5).path.open("rb") as file:
+        assert ShardFile(file.fileno(), 5).frames(1, 4) == list(shard.parts[1:4])
+
+
+def fail_half_way(fd):
+    write_all(fd, b"half")
+    raise BufferError
+
+
+def test_a_file_appears_complete_or_not_at_all(tmp_path):
+    path = tmp_path / "folder" / "file"
+    with pytest.raises(BufferError), put_file(path, fsync=True) as fd:
+        fail_half_way(fd)
+    assert list(path.parent.iterdir()) == []
+    with put_file(path, fsync=True) as fd:
+        write_all(fd, b"whole")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
