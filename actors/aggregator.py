@@ -111,7 +111,9 @@ class Aggregator:
         epoch = self._journal.lease(key, job_id, self._lease_s)
         ledger = self._ledgers[key] = self._journal.load(key)
         # A retried call may have raised the epoch once more; the ledger as read back decides.
-        return Lease(max(epoch, ledger.epoch), self._journal.row(key, job_id), self._journal.plan(key), ledger.due())
+        return Lease(
+            max(epoch, ledger.epoch), self._journal.row(key, job_id), self._journal.plan(key, job_id), ledger.due()
+        )
 
     def renew(self, job_id: str) -> None:
         """Put off the end of all leases of a job."""

@@ -72,6 +72,12 @@ class Packer:
         """Read, pack and deliver one chunk. Safe to repeat."""
         return await self._open().run(order)
 
+    async def aclose(self) -> None:
+        """Let go of connections; the end of the process does the same. Safe to repeat."""
+        if self._pipeline is not None:
+            await self._pipeline.aclose()
+            self._pipeline = None
+
     async def digest(self, order: ChunkOrder) -> str | IngestError:
         """Return the digest of a chunk's frames, or why it cannot be read; sends nothing."""
         return await self._open().digest(order)

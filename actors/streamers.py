@@ -92,6 +92,12 @@ class RHEEDStreamerState:
         self._settings[data_id] = settings
         return data_id
 
+    async def aclose(self) -> None:
+        """Let go of connections; the end of the process does the same. Safe to repeat."""
+        if self._opened is not None:
+            await self._opened.aclose()
+            self._opened = None
+
     async def settings(self, data_id: str) -> StreamSettings | None:
         """Return what a stream was created with, if this process created or linked it."""
         return self._settings.get(data_id)

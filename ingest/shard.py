@@ -232,8 +232,12 @@ def unpack(shard: bytes | memoryview, shape: tuple[int, int, int]) -> NDArray[np
         if entry is None:
             continue
         offset, length = entry
+        part = view[offset : offset + length]
         try:
-            raw = decompressor.decompress(view[offset : offset + length], max_output_size=frame_bytes)
+            # The size that a header claims is allocated whatever max_output_size says; -1: it claims none.
+            if (claimed := zstandard.frame_content_size(part)) not in (-1, frame_bytes):
+                raise FrameDataError(f"frame {i} of the shard has {claimed} bytes, not {frame_bytes}")
+            raw = decompressor.decompress(part, max_output_size=frame_bytes)
         except zstandard.ZstdError as exc:
             raise FrameDataError(f"frame {i} of the shard does not decode: {exc}") from exc
         if len(raw) != frame_bytes:

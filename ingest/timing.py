@@ -305,7 +305,9 @@ def _shifted(
     low, n_low = middle(before, before > limits[0][:, None])
     high, n_high = middle(after, after < limits[1][:, None])
     # 1.25: a median spreads that much more than a mean. One or two frames between gaps: the step itself decides.
-    error = 4 * 1.25 * jitter * np.sqrt(1 / n_low + 1 / n_high)
+    # 0.9 of the jitter over full windows: what the local period's own error, a mean of some 400 steps, adds up to.
+    drift = 0.9 * (n_low + n_high) / (2 * _SHIFT_WINDOW)
+    error = 4 * 1.25 * jitter * np.sqrt(1 / n_low + 1 / n_high + drift**2)
     error = np.where((np.minimum(n_low, n_high) < 3) & (n_low + n_high < _SHIFT_WINDOW), 0, error)
     moved = high - low
     # A first frame or two that came late look like a clock set back; nothing before them says that it was.

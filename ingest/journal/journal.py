@@ -36,6 +36,10 @@ __all__ = ["Journal"]
 _PLAN: TypeAdapter[RunPlan] = TypeAdapter(RunPlan)
 
 
+def _packed(plan: RunPlan) -> bytes:
+    return zlib.compress(_PLAN.dump_json(plan))
+
+
 class Journal(Database):
     """The ledger's durable form: what a method returned from is on disk.
 
@@ -87,14 +91,15 @@ class Journal(Database):
             same_as = row["path"] if row is not None and row["path"] != path else None
             confirmed = self._db.execute("SELECT count(*) FROM receipts WHERE key=?", (key,)).fetchone()[0]
             self._db.execute(
-                "INSERT OR IGNORE INTO job_runs (job_id, seq, key, resumed, same_as, started_s) VALUES (?,?,?,?,?,?)",
-                (job_id, seq, key, confirmed, same_as, self._clock()),
+                "INSERT OR IGNORE INTO job_runs (job_id, seq, key, resumed, same_as, plan, started_s) "
+                "VALUES (?,?,?,?,?,?,?)",
+                (job_id, seq, key, confirmed, same_as, _packed(plan) if same_as else None, self._clock()),
             )
             return self._registered(key, job_id)
 
     def replace(self, job_id: str, key: str) -> str:
         """Register a run of a job anew, for a stream that its platform failed; return the new key. Safe to repeat."""
-        plan = self.plan(key)
+        plan = self.plan(key, job_id)
         with self._transaction():
             old = self._db.execute("SELECT * FROM streams WHERE key=?", (key,)).fetchone()
             if old["superseded"]:
@@ -148,7 +153,7 @@ class Journal(Database):
                 plan.fingerprint,
                 plan.settings.name,
                 identity,
-                zlib.compress(_PLAN.dump_json(plan)),
+                _packed(plan),
                 plan.frames,
                 plan.bytes_in,
                 StreamState.PLANNED,
@@ -163,10 +168,14 @@ class Journal(Database):
         row = self.row(key, job_id)
         return RegisteredRun(key, row.state, row.confirmed, row.lost, row.chunks, row.same_as)
 
-    def plan(self, key: str) -> RunPlan:
-        """Return the plan that a stream was registered with."""
+    def plan(self, key: str, job_id: str | None = None) -> RunPlan:
+        """Return the plan that a stream was registered with; for a job that has a copy of its source, that of the copy."""
         with mapped(self.path):
-            row = self._db.execute("SELECT plan FROM streams WHERE key=?", (key,)).fetchone()
+            row = self._db.execute(
+                "SELECT coalesce(j.plan, s.plan) AS plan FROM streams s LEFT JOIN job_runs j "
+                "ON j.key=s.key AND j.job_id=? WHERE s.key=?",
+                (job_id, key),
+            ).fetchone()
         return _PLAN.validate_json(zlib.decompress(row["plan"]))
 
     def open_runs(self, job_id: str) -> list[str]:

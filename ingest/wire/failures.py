@@ -6,6 +6,7 @@ import email.utils
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = [
     "retry_after_s",
 ]
 
+MAX_ERROR_BYTES = 65_536
 MAX_TEXT_CHARS = 500
 MAX_GOT_CHARS = 120
 MAX_RETRY_AFTER_S = 86_400.0
@@ -82,9 +84,15 @@ def redact(text: str, *secrets: str) -> str:
 def answer_text(content: bytes, *secrets: str) -> str:
     """Return what an error's body says to people: 500 characters at most, on one line, redacted.
 
-    S3's XML also holds what was signed and by whom; only its code and message are kept.
+    Of JSON with a plain ``detail``, that. S3's XML also holds what was signed and by whom: only its code and message
+    are kept.
     """
-    text = content[:65_536].decode("utf-8", "replace")
+    content = content[:MAX_ERROR_BYTES]
+    text = content.decode("utf-8", "replace")
+    with suppress(AttemptFailedError):
+        body = parse_json(content)
+        if isinstance(body, dict) and isinstance(body.get("detail"), str):
+            text = body["detail"]
     if "<Code>" in text:
         text = ": ".join(part for _, part in _S3_PART.findall(text))
     return redact(" ".join(text.split()), *secrets)[:MAX_TEXT_CHARS]
@@ -140,5 +148,6 @@ def error_of(purpose: Purpose, endpoint: str, failure: Failure, attempts: int, e
         )
     if purpose.gone and failure.status in (404, 409):
         return StreamGoneError(said, status=failure.status, hint="start the run again: it needs a new stream")
-    hint = "check the endpoint's URL" if failure.status in (301, 302, 307, 308, 404, 405) else None
+    elsewhere = failure.status in (301, 302, 307, 308, 405) or (failure.status == 404 and not purpose.data_id)
+    hint = "check the endpoint's URL" if elsewhere else None
     return RefusedError(said, status=failure.status, hint=hint)

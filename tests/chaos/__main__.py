@@ -42,7 +42,9 @@ def main() -> int:
             targets[role if target == "self" else target] += 1
         bad += _say(f"seed {seed}", result, expect_wrong=False)
     bad += _say(
-        "frozen past its lease, fencing on", run_trial(900, folder / "freeze", kills=[], freeze=True), expect_wrong=False
+        "frozen past its lease, fencing on",
+        run_trial(900, folder / "freeze", kills=[], freeze=True),
+        expect_wrong=False,
     )
     print("phases hit: " + ", ".join(f"{PHASES[event]} {hits[event]}" for event in PHASES))
     print("killed: " + ", ".join(f"{target} {count}" for target, count in sorted(targets.items())))

@@ -46,7 +46,9 @@ class KillHook:
         self._role = role
 
     def __call__(self, event: Event) -> None:
-        line = f"{time.time():.6f} {self._role} {os.getpid()} {event.name} {event.stream} {event.index} {event.detail}\n"
+        line = (
+            f"{time.time():.6f} {self._role} {os.getpid()} {event.name} {event.stream} {event.index} {event.detail}\n"
+        )
         with (self._folder / "events.log").open("a") as log:
             log.write(line)
         kills = [Kill(*fields) for fields in json.loads((self._folder / "kills.json").read_text())]

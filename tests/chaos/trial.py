@@ -55,12 +55,11 @@ class Server:
     """The faulty server, started again whenever it is found dead."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = _free_port(seed)
         self.url = f"http://127.0.0.1:{self.port}"
         self.starts = 0
         self._folder, self._seed = folder, seed
+        self._log = (folder / "server.log").open("w")
         self._start()
 
     def _start(self) -> None:
@@ -69,7 +68,7 @@ class Server:
         command += ["--port", str(self.port), "--seed", str(self._seed + 1000 * self.starts)]
         command += ["--log", str(self._folder / "puts.log")]
         self._process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=self._log
         )
         (self._folder / "server.pid").write_text(str(self._process.pid))
         deadline = time.monotonic() + 30
@@ -79,7 +78,7 @@ class Server:
                     return
             except httpx.TransportError:
                 time.sleep(0.05)
-        raise RuntimeError("the chaos server does not start")
+        raise RuntimeError(f"the chaos server does not start: {(self._folder / 'server.log').read_text()}")
 
     def revive(self) -> None:
         if self._process.poll() is not None:
@@ -88,6 +87,17 @@ class Server:
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(20)
+        self._log.close()
+
+
+def _free_port(seed: int) -> int:
+    """Return a port that is neither ephemeral nor Ray's, since the server has to have it again after each kill."""
+    dice = random.Random(seed)
+    while True:
+        port = dice.randrange(21000, 32000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
 
 
 def environment() -> dict[str, str]:

@@ -75,6 +75,20 @@ def test_the_text_of_a_refusal_is_one_line_of_500_characters() -> None:
     assert answer_text(b"\xff\xfe") == "\ufffd\ufffd"
 
 
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b'{"detail": "no such stream"}', "no such stream"),
+        (b'{"detail": [{"loc": "x"}]}', '{"detail": [{"loc": "x"}]}'),
+        (b"[1]", "[1]"),
+        (b"<html>502</html>", "<html>502</html>"),
+        (b"", ""),
+    ],
+)
+def test_says_the_detail_of_a_refusal_or_else_its_whole_text(content: bytes, text: str) -> None:
+    assert answer_text(content) == text
+
+
 def test_a_key_cut_by_the_limit_does_not_show_either() -> None:
     text = answer_text(("x" * (MAX_TEXT_CHARS - 5) + KEY).encode(), KEY)
     assert "sk-" not in text
