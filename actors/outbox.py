@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from ingest.errors import IngestError
 from ingest.ledger import StreamEvent
 
 __all__ = ["Outbox"]
@@ -21,7 +20,7 @@ class Outbox:
 
     Attributes
     ----------
-    error : IngestError or None
+    error : Exception or None
         What stopped it.
     """
 
@@ -29,7 +28,7 @@ class Outbox:
         self._send = send
         self._waiting: list[StreamEvent] = []
         self._sending: asyncio.Task[None] | None = None
-        self.error: IngestError | None = None
+        self.error: Exception | None = None
 
     def add(self, event: StreamEvent) -> None:
         """Have `event` sent soon."""
@@ -49,7 +48,7 @@ class Outbox:
             while self._waiting and self.error is None:
                 batch, self._waiting = self._waiting, []
                 await self._send(batch)
-        except IngestError as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever it is, flush must not say that all was sent
             self.error = exc
         finally:
             self._sending = None

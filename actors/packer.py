@@ -6,6 +6,7 @@ import os
 import socket
 from typing import ClassVar
 
+from ingest.allocator import keep_freed_memory
 from ingest.destinations import open_destination
 from ingest.errors import IngestError
 from ingest.pipeline import ChunkOrder, Outcome, Pipeline
@@ -56,6 +57,7 @@ class Packer:
 
     def _open(self) -> Pipeline:
         if self._pipeline is None:
+            keep_freed_memory()
             self._pipeline = self.pipeline_class(
                 open_destination(self._destination, self._api_key, retry=self._retry),
                 level=self._level,

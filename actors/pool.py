@@ -59,7 +59,7 @@ class PackerPool:
                 return await handle.call(method, order)
             except ActorLostError as exc:
                 logger.info("packer %d: %s; its chunk goes to another", number, exc)
-                if exc.for_ever:
+                if exc.for_ever and self._handles.get(number) is handle:  # and not one that took its place since
                     self._handles.pop(number, None)
                 self._rest(number)
             finally:

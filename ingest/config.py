@@ -55,7 +55,7 @@ def parse_start_ns(text: str, timezone: str | None) -> int:
     Raises
     ------
     SettingsError
-        Not ISO 8601, no zone, or an unknown one.
+        Not ISO 8601, no zone, an unknown one, or a time that its clock showed twice or never.
     """
     try:
         time = datetime.fromisoformat(text)
@@ -69,8 +69,13 @@ def parse_start_ns(text: str, timezone: str | None) -> int:
             )
         try:
             time = time.replace(tzinfo=ZoneInfo(timezone))
-        except (ZoneInfoNotFoundError, ValueError) as exc:
+        except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
             raise SettingsError(f"there is no time zone {timezone!r}", hint="use an IANA name: Europe/Berlin") from exc
+        if time.utcoffset() != time.replace(fold=1).utcoffset():
+            raise SettingsError(
+                f"start {text!r}: the clock of {timezone} showed this time twice or never, as summer time ended or began",
+                hint="add the offset from UTC (2023-10-29T02:30:00+02:00)",
+            )
     whole = int(time.replace(microsecond=0).timestamp())
     return whole * 1_000_000_000 + time.microsecond * 1000
 
@@ -154,9 +159,11 @@ def load_job_file(path: Path) -> BackfillSettings:
         if path.stat().st_size > MAX_JOB_FILE_BYTES:
             raise SettingsError(f"the job file {path} is larger than 1 MiB")
         content = yaml.safe_load(path.read_text("utf-8"))
+    except SettingsError:
+        raise
     except (OSError, UnicodeDecodeError) as exc:
         raise SettingsError(f"the job file {path} cannot be read: {exc}") from exc
-    except yaml.YAMLError as exc:
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:  # PyYAML lets the last two out: 2023-02-30, [[[[...
         raise SettingsError(f"the job file {path} is not YAML: {exc}") from exc
     if not isinstance(content, dict):
         raise SettingsError(f"the job file {path} is not a mapping of settings", hint="see configs/backfill.yaml")

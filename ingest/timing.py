@@ -233,10 +233,11 @@ def _local_periods(timestamps_ns: NDArray[np.int64], steps: NDArray[np.float64],
     relative = np.abs(steps / period - 1)
     if (relative <= 0.5).all():
         return np.full(len(steps), period)
-    if float(np.median(relative)) > _MUCH_JITTER and len(steps) > 2 * _SHIFT_WINDOW:
-        lags = (timestamps_ns[_SHIFT_WINDOW:] - timestamps_ns[:-_SHIFT_WINDOW]) / _SHIFT_WINDOW
-        return np.full(len(steps), max(float(np.median(lags)), period / 10))
     rough = _running_median(steps, period)
+    if float(np.median(np.abs(steps / rough - 1))) > _MUCH_JITTER and len(steps) > 2 * _SHIFT_WINDOW:
+        lags = (timestamps_ns[_SHIFT_WINDOW:] - timestamps_ns[:-_SHIFT_WINDOW]) / _SHIFT_WINDOW
+        ends = _SHIFT_WINDOW // 2, len(steps) - len(lags) - _SHIFT_WINDOW // 2
+        return np.pad(_running_median(lags, period), ends, mode="edge")
     ordinary = np.abs(steps - rough) <= rough / 2
     sums = np.concatenate(([0.0], np.cumsum(np.where(ordinary, steps, 0))))
     counts = np.concatenate(([0], np.cumsum(ordinary)))

@@ -123,7 +123,10 @@ def test_a_change_of_rate_is_found(rates, frames, jitter_ms):
     assert len(timeline.breaks) == 1
     assert abs(timeline.breaks[0] - frames[0]) <= 10
     assert [s.fps for s in timeline.segments] == pytest.approx(rates, rel=1e-3)
-    assert [(s.start, s.stop) for s in timeline.segments] == [(0, timeline.breaks[0]), (timeline.breaks[0], sum(frames))]
+    assert [(s.start, s.stop) for s in timeline.segments] == [
+        (0, timeline.breaks[0]),
+        (timeline.breaks[0], sum(frames)),
+    ]
     assert timeline.max_fps == max(s.fps for s in timeline.segments)
     longest = max(timeline.segments, key=lambda s: s.stop - s.start)
     assert timeline.fps == longest.fps

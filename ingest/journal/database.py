@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,7 +139,11 @@ class Database:
         with mapped(self.path):
             self._db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             self._db.row_factory = sqlite3.Row
-            self._open()
+            try:
+                self._open()
+            except BaseException:
+                self._db.close()
+                raise
 
     def _open(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -147,7 +152,7 @@ class Database:
                 f"the journal {self.path} has schema {version}; this version of rheed-ingest knows {SCHEMA_VERSION}",
                 hint="use the version that wrote it, or pass --state with another folder",
             )
-        self._db.execute("PRAGMA journal_mode=WAL")
+        self._to_wal()
         self._db.execute("PRAGMA synchronous=FULL")
         if version == 0:
             if self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -158,6 +163,18 @@ class Database:
                 for statement in SCHEMA.split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    def _to_wal(self) -> None:
+        # SQLite's own busy time-out does not hold here: it answers at once if another process makes the file just now.
+        patience_ends_s = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as exc:
+                if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > patience_ends_s:
+                    raise
+            time.sleep(0.01)
 
     def close(self) -> None:
         """Close the file."""

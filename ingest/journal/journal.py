@@ -284,7 +284,12 @@ class Journal(Database):
             case ChunkConfirmed(receipt):
                 self._write_receipt(key, epoch, receipt)
             case ChunkLost(index, reason):
-                self._db.execute("INSERT OR IGNORE INTO losses VALUES (?,?,?)", (key, index, reason))
+                # A chunk that is there is not lost, also when both words come in one batch.
+                self._db.execute(
+                    "INSERT OR IGNORE INTO losses SELECT ?,?,? WHERE NOT EXISTS "
+                    "(SELECT 1 FROM receipts WHERE key=? AND idx=?)",
+                    (key, index, reason, key, index),
+                )
             case Sealed(chunks):
                 self._set(key, expected=chunks)
             case CloseBegun():

@@ -77,6 +77,8 @@ class Server:
                 if httpx.get(f"{self.url}/healthz", timeout=2).status_code == 200:
                     return
             except httpx.TransportError:
+                if self._process.poll() == -signal.SIGKILL:
+                    return  # killed again while it started: the next look finds it dead
                 time.sleep(0.05)
         raise RuntimeError(f"the chaos server does not start: {(self._folder / 'server.log').read_text()}")
 

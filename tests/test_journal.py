@@ -1,0 +1,590 @@
+"""The journal: what it says is on disk, whatever happens to the process, and one job at a time has a stream."""
+
+import dataclasses
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest.errors import (
+    JournalCorruptError,
+    JournalWriteError,
+    LeaseHeldError,
+    SettingsChangedError,
+    SourceChangedError,
+    StaleEpochError,
+)
+from ingest.journal import Journal, RunEnd, default_state_dir
+from ingest.journal.database import refuse_network_file_system
+from ingest.ledger import (
+    ChunkConfirmed,
+    ChunkLost,
+    CloseBegun,
+    CreateBegun,
+    Sealed,
+    StreamClosed,
+    StreamCreated,
+    StreamGone,
+    StreamLedger,
+    StreamLinked,
+    StreamState,
+)
+from tests.test_ledger import receipt
+from tests.test_plan import plan, source
+
+ROOT = Path(__file__).parent.parent
+TO = "http://platform.test"
+OPENING = [CreateBegun(), StreamCreated("s1"), StreamLinked()]
+
+
+class Clock:
+    def __init__(self):
+        self.now_s = 1000.0
+
+    def __call__(self):
+        return self.now_s
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def opened(tmp_path, clock):
+    """Open a journal of the test's folder; closed when the test ends."""
+    journals = []
+
+    def open_journal(folder=tmp_path / "state"):
+        journals.append(Journal(folder, clock))
+        return journals[-1]
+
+    yield open_journal
+    for journal in journals:
+        journal.close()
+
+
+@pytest.fixture
+def journal(opened):
+    return opened()
+
+
+def register(journal, job="job1", seq=0, path="/data/run.h5", a_plan=None, **kwargs):
+    return journal.register(job, seq, TO, path, a_plan or plan(), **kwargs)
+
+
+def begin(journal, job="job1", *, events=(), **kwargs):
+    """Register and lease a run; return its key and epoch."""
+    key = register(journal, job, **kwargs).key
+    epoch = journal.lease(key, job, 60.0)
+    for event in events:
+        journal.record(key, epoch, [event])
+    return key, epoch
+
+
+def confirmed(*indices, digest=None):
+    return [ChunkConfirmed(receipt(i, digest)) for i in indices]
+
+
+# -- registration ------------------------------------------------------------------------------------------------------
+
+
+def test_registering_again_is_the_same_run(journal):
+    first = register(journal)
+    assert (first.state, first.confirmed, first.lost, first.chunks) == (StreamState.PLANNED, 0, 0, 3)
+    assert register(journal) == first
+    assert [row.key for row in journal.job("job1")] == [first.key]
+    assert journal.open_runs("job1") == [first.key]
+
+
+def test_the_plan_comes_back_whole(journal):
+    made = plan(source(fps_claimed=60.0), name="ünïcode \N{SNOWMAN}", tags=("a",), azimuth="[110]")
+    assert journal.plan(register(journal, a_plan=made).key) == made
+
+
+def test_another_job_resumes_the_stream(journal):
+    key, epoch = begin(journal, events=OPENING)
+    journal.record(key, epoch, confirmed(0, 2))
+    resumed = register(journal, "job2")
+    assert (resumed.key, resumed.state, resumed.confirmed, resumed.chunks) == (key, StreamState.OPEN, 2, 3)
+    assert resumed.same_as is None
+    row = journal.row(key, "job2")
+    assert (row.resumed, row.confirmed, row.data_id) == (2, 2, "s1")
+    assert journal.row(key, "job1").resumed == 0
+
+
+def test_runs_keep_their_order_and_end_once(journal, clock):
+    keys = [
+        register(journal, seq=i, path=f"/data/{i}.h5", a_plan=plan(source(fingerprint=f"f{i}"))).key for i in (2, 0, 1)
+    ]
+    assert journal.open_runs("job1") == [keys[1], keys[2], keys[0]]
+    assert [row.seq for row in journal.job("job1")] == [0, 1, 2]
+    clock.now_s = 1010.0
+    journal.end_run("job1", keys[0], RunEnd("failed", "why", "do this"))
+    journal.end_run("job1", keys[0], RunEnd("complete"))
+    assert journal.open_runs("job1") == keys[1:]
+    row = journal.row(keys[0], "job1")
+    assert (row.end, row.started_s, row.ended_s) == (RunEnd("failed", "why", "do this"), 1000.0, 1010.0)
+    assert journal.row(keys[0], "job2").end is None
+    assert journal.job("job2") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "before", "now"),
+    [
+        ({"chunk_size": 300}, "chunk_size", "240", "300"),
+        ({"chunking": "regular"}, "chunking", "'gap-aware'", "'regular'"),
+        ({"rotations_per_min": 6.0}, "rotations_per_min", "0.0", "6.0"),
+        ({"azimuth": "[110]"}, "azimuth", "None", r"'\[110\]'"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/data/run.h5", "/copy/run.h5"])
+def test_changed_settings_are_refused_and_named(journal, path, options, name, before, now):
+    begin(journal, events=OPENING)
+    with pytest.raises(SettingsChangedError, match=rf"as s1 .*: {name} was {before} and is {now}$") as caught:
+        register(journal, "job2", path=path, a_plan=plan(**options))
+    assert "--restart" in caught.value.hint
+    assert journal.job("job2") == []
+    assert len(journal.streams()) == 1
+
+
+def test_two_changed_settings_are_both_named(journal):
+    begin(journal)
+    with pytest.raises(SettingsChangedError, match="chunk_size was 240 and is 300, rotations_per_min was 0.0 and is 6"):
+        register(journal, "job2", a_plan=plan(chunk_size=300, rotations_per_min=6.0))
+
+
+def test_another_recording_at_the_path_is_refused(journal):
+    begin(journal, events=OPENING)
+    with pytest.raises(SourceChangedError, match=r"as s1.*fingerprint is f2, it was f1") as caught:
+        register(journal, "job2", a_plan=plan(source(fingerprint="f2")))
+    assert "--restart" in caught.value.hint
+    assert len(journal.streams()) == 1
+
+
+def test_the_same_recording_at_another_path_is_said(journal):
+    key, _ = begin(journal)
+    moved = register(journal, "job2", path="/copy/run.h5")
+    assert (moved.key, moved.same_as) == (key, "/data/run.h5")
+    assert register(journal, "job2", path="/copy/run.h5").same_as == "/data/run.h5", "also when asked again"
+
+
+def test_another_destination_is_another_stream(journal):
+    key, _ = begin(journal)
+    other = journal.register("job2", 0, "http://other.test", "/data/run.h5", plan(chunk_size=300))
+    assert other.key != key
+    assert other.same_as is None
+
+
+@pytest.mark.parametrize(
+    "a_plan", [plan(), plan(chunk_size=300), plan(source(fingerprint="f2"))], ids=["same", "settings", "source"]
+)
+def test_a_restart_begins_another_stream_and_says_which_it_replaces(journal, a_plan):
+    key, epoch = begin(journal, events=OPENING)
+    journal.record(key, epoch, confirmed(0))
+    fresh = register(journal, "job2", a_plan=a_plan, restart=True)
+    assert fresh.key != key
+    assert (fresh.state, fresh.confirmed) == (StreamState.PLANNED, 0)
+    assert journal.row(fresh.key).replaces == "s1"
+    assert [row.key for row in journal.streams()] == [fresh.key]
+    assert register(journal, "job2", a_plan=a_plan, restart=True) == fresh, "asked again, it is not restarted again"
+    assert register(journal, "job3", a_plan=a_plan).key == fresh.key
+
+
+def test_a_stream_that_is_gone_is_replaced(journal):
+    key, epoch = begin(journal, events=[*OPENING, StreamGone("silent for 2 hours")])
+    assert journal.load(key).gone_reason == "silent for 2 hours"
+    fresh = register(journal, "job2")
+    assert fresh.key != key
+    assert fresh.state is StreamState.PLANNED
+    assert journal.row(fresh.key).replaces == "s1"
+
+
+def test_replacing_is_idempotent(journal):
+    made = plan(name="a name")
+    key, epoch = begin(journal, a_plan=made, events=[*OPENING, *confirmed(0), StreamGone("failed")])
+    fresh = journal.replace("job1", key)
+    assert fresh != key
+    assert journal.replace("job1", key) == fresh
+    assert journal.open_runs("job1") == [fresh]
+    assert [row.key for row in journal.streams()] == [fresh]
+    row = journal.row(fresh, "job1")
+    assert (row.state, row.replaces, row.resumed, row.confirmed) == (StreamState.PLANNED, "s1", 0, 0)
+    assert journal.plan(fresh) == made
+    # Again for the new one, to a third.
+    epoch = journal.lease(fresh, "job1", 60.0)
+    journal.record(fresh, epoch, [CreateBegun(), StreamCreated("s2"), StreamGone("failed")])
+    third = journal.replace("job1", fresh)
+    assert len({key, fresh, third}) == 3
+    assert journal.row(third).replaces == "s2"
+
+
+# -- leases ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_live_lease_is_held(journal, clock):
+    key, epoch = begin(journal)
+    assert epoch == 1
+    clock.now_s += 59.9
+    with pytest.raises(LeaseHeldError, match=r"/data/run.h5: job job1 has it \(its lease ends in 0.1 s") as caught:
+        journal.lease(key, "job2", 60.0)
+    assert caught.value.until_s == 1060.0
+    row = journal.row(key)
+    assert (row.lease_holder, row.lease_until_s, row.epoch) == ("job1", 1060.0, 1)
+
+
+def test_the_same_holder_takes_it_again_with_another_epoch(journal):
+    key, epoch = begin(journal)
+    assert journal.lease(key, "job1", 60.0) == epoch + 1
+
+
+def test_an_expired_lease_is_taken_over(journal, clock):
+    key, epoch = begin(journal)
+    clock.now_s += 60.0
+    assert journal.lease(key, "job2", 60.0) == epoch + 1
+    with pytest.raises(LeaseHeldError, match="job2"):
+        journal.lease(key, "job1", 60.0)
+
+
+def test_renewing_puts_off_the_end_of_a_holder_s_leases_only(journal, clock):
+    key, _ = begin(journal)
+    other, _ = begin(journal, "job2", path="/data/2.h5", a_plan=plan(source(fingerprint="f2")))
+    clock.now_s += 50.0
+    journal.renew("job1", 60.0)
+    assert journal.row(key).lease_until_s == 1110.0
+    assert journal.row(other).lease_until_s == 1060.0
+
+
+def test_releasing_frees_it_at_once_and_keeps_the_epoch_rising(journal):
+    key, epoch = begin(journal)
+    journal.release(key, epoch)
+    assert (journal.row(key).lease_holder, journal.row(key).lease_until_s) == (None, 0)
+    assert journal.lease(key, "job2", 60.0) == epoch + 1
+
+
+def test_releasing_by_a_stale_epoch_does_nothing(journal, clock):
+    key, epoch = begin(journal)
+    clock.now_s += 61
+    journal.lease(key, "job2", 60.0)
+    journal.release(key, epoch)
+    journal.renew("job1", 1e6)
+    row = journal.row(key)
+    assert (row.lease_holder, row.lease_until_s) == ("job2", 1121.0)
+
+
+@pytest.mark.parametrize("events", [confirmed(0), [StreamCreated("s2")], [CloseBegun()], [StreamGone("x")], []])
+def test_a_stale_epoch_writes_nothing(journal, opened, clock, events):
+    key, epoch = begin(journal, events=[*OPENING, *confirmed(1)])
+    clock.now_s += 61
+    opened().lease(key, "job2", 60.0)
+    before = journal.load(key)
+    with pytest.raises(StaleEpochError, match="at epoch 2, this job's is 1"):
+        journal.record(key, epoch, events)
+    assert journal.load(key) == before
+
+
+# -- events ------------------------------------------------------------------------------------------------------------
+
+
+def test_events_survive_reopening(journal, opened):
+    key, epoch = begin(journal, events=OPENING)
+    journal.record(key, epoch, [*confirmed(2, 0), ChunkLost(1, "refused")])
+    journal.record(key, epoch, [CloseBegun()])
+    journal.record(key, epoch, [StreamClosed()])
+    journal.close()
+    journal.close()
+    again = opened()
+    assert again.load(key) == StreamLedger(
+        key, epoch, StreamState.CLOSED, "s1", 3, {0: "d0", 2: "d2"}, {1: "refused"}, None
+    )
+    assert again.receipts(key) == [receipt(0), receipt(2)]
+    row = again.row(key)
+    assert (row.confirmed, row.lost, row.bytes_out, row.chunks, row.frames) == (2, 1, 198, 3, 600)
+
+
+def test_a_seal_survives(journal):
+    key, epoch = begin(journal)
+    journal.record(key, epoch, [Sealed(7)])
+    assert journal.load(key).expected == 7
+
+
+def revisions(journal, key):
+    return dict(journal._db.execute("SELECT idx, revision FROM receipts WHERE key=?", (key,)).fetchall())
+
+
+def test_receipts_are_idempotent_and_a_new_digest_is_a_revision(journal):
+    key, epoch = begin(journal, events=OPENING)
+    for _ in range(3):
+        journal.record(key, epoch, confirmed(0, 1))
+    assert revisions(journal, key) == {0: 0, 1: 0}
+    again = dataclasses.replace(receipt(0), attempts=5, node="node/2")
+    journal.record(key, epoch, [ChunkConfirmed(again)])
+    assert journal.receipts(key)[0] == receipt(0), "the same digest again is no news"
+    other = dataclasses.replace(again, frames_digest="other")
+    journal.record(key, epoch, [ChunkConfirmed(other)])
+    assert journal.receipts(key) == [other, receipt(1)]
+    assert revisions(journal, key) == {0: 1, 1: 0}
+
+
+def test_a_loss_that_arrives_is_none_and_a_chunk_that_is_there_is_not_lost(journal):
+    key, epoch = begin(journal, events=OPENING)
+    journal.record(key, epoch, [ChunkLost(0, "unreadable"), ChunkLost(1, "refused")])
+    journal.record(key, epoch, [ChunkLost(1, "another word"), *confirmed(0)])
+    assert journal.load(key).lost == {1: "refused"}
+    journal.record(key, epoch, [ChunkLost(0, "late word")])
+    assert journal.load(key).lost == {1: "refused"}
+    assert journal.row(key).lost == 1
+
+
+chunk_events = st.one_of(
+    st.builds(lambda i, d: ChunkConfirmed(receipt(i, d)), st.integers(0, 2), st.sampled_from(["a", "b"])),
+    st.builds(ChunkLost, st.integers(0, 2), st.just("refused")),
+)
+
+
+@given(st.lists(st.lists(chunk_events, max_size=4), max_size=5))
+@settings(max_examples=25, deadline=None)
+def test_what_is_on_disk_is_what_the_ledger_says(batches):
+    """Any batches of chunk events, each committed twice."""
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        journal = Journal(Path(folder), Clock())
+        key, epoch = begin(journal, events=OPENING)
+        stream = journal.load(key)
+        for batch in batches:
+            journal.record(key, epoch, batch)
+            journal.record(key, epoch, batch)
+            for event in batch * 2:
+                stream.apply(event)
+        assert journal.load(key) == stream
+        journal.close()
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from ingest.journal import Journal
+from ingest.ledger import ChunkConfirmed, Receipt
+folder, key, epoch, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+journal = Journal(Path(folder), time.time)
+for i in range(count):
+    journal.record(key, epoch, [ChunkConfirmed(Receipt(i, 240, 1000, 3000, 99, 7, f"d{i}", None, 1, "child", 5000))])
+    print(i, flush=True)
+"""
+
+
+def child(*arguments, code=CHILD):
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def many_chunks(n, fingerprint="f1"):
+    return plan(source(n * 2, 1.0, fingerprint=fingerprint, height_px=1, width_px=1))
+
+
+def test_what_was_said_survives_a_kill(journal, opened, tmp_path):
+    """Whatever `record` returned from is on disk, and what it had not is whole or not there."""
+    key, epoch = begin(journal, a_plan=many_chunks(20_000), events=OPENING)
+    process = child(tmp_path / "state", key, epoch, 20_000)
+    said = -1
+    for line in process.stdout:
+        said = int(line)
+        if said >= 25:
+            break
+    os.kill(process.pid, signal.SIGKILL)
+    rest, _ = process.communicate()
+    said = max([said, *map(int, rest.split())])
+    there = opened().receipts(key)
+    assert [r.index for r in there] == list(range(len(there)))
+    assert said < len(there) < 20_000
+    assert all(r.frames_digest == f"d{r.index}" for r in there)
+    assert len(there) - said <= 2
+
+
+def test_two_processes_write_at_once(journal, tmp_path):
+    runs = []
+    for name in ("f1", "f2"):
+        runs.append(begin(journal, name, path=f"/{name}", a_plan=many_chunks(150, name), events=OPENING))
+    children = [child(tmp_path / "state", key, epoch, 150) for key, epoch in runs]
+    for process in children:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    for key, _ in runs:
+        assert [r.index for r in journal.receipts(key)] == list(range(150))
+
+
+def test_another_process_may_be_making_it(tmp_path, opened):
+    """Two first jobs of a user, begun in the same moment: SQLite does not wait for a change to WAL by itself."""
+    db = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None, check_same_thread=False)
+    db.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.2, db.execute, ["COMMIT"])
+    timer.start()
+    assert opened(tmp_path).streams() == []
+    timer.join()
+    db.close()
+
+
+def test_a_long_stream_loads_in_seconds(journal, opened):
+    n = 100_000
+    key, epoch = begin(journal, a_plan=many_chunks(n), events=OPENING)
+    journal.record(key, epoch, confirmed(*range(n)))
+    began = time.perf_counter()
+    again = opened()
+    stream = again.load(key)
+    assert (len(again.plan(key).chunks), again.row(key).confirmed, len(stream.confirmed)) == (n, n, n)
+    assert stream.is_whole()
+    assert time.perf_counter() - began < 10
+
+
+# -- what the disk does ------------------------------------------------------------------------------------------------
+
+
+def filled(tmp_path, clock):
+    """Make a journal of several pages, and return its file."""
+    journal = Journal(tmp_path / "state", clock)
+    key, epoch = begin(journal, a_plan=many_chunks(500), events=OPENING)
+    journal.record(key, epoch, confirmed(*range(500)))
+    journal.close()
+    return tmp_path / "state" / "journal.sqlite", key
+
+
+@pytest.mark.parametrize("garbage", [b"no database at all", b"\xff" * 10_000, b"SQLite format 3\0" + b"\x07" * 9000])
+def test_garbage_is_corrupt(tmp_path, clock, garbage):
+    (tmp_path / "journal.sqlite").write_bytes(garbage)
+    with pytest.raises(JournalCorruptError, match=r"journal\.sqlite") as caught:
+        Journal(tmp_path, clock)
+    assert "move it away" in caught.value.hint
+    assert (tmp_path / "journal.sqlite").read_bytes() == garbage, "it is left as it was"
+
+
+@pytest.mark.parametrize("keep", [50, 4096, 0.5, 0.9])
+def test_a_truncated_journal_is_corrupt(tmp_path, clock, keep):
+    path, key = filled(tmp_path, clock)
+    size = path.stat().st_size
+    assert size > 30_000
+    os.truncate(path, keep if keep > 1 else int(size * keep))
+    with pytest.raises(JournalCorruptError, match="damaged"):
+        Journal(path.parent, clock).load(key)
+
+
+def test_a_page_of_garbage_inside_is_corrupt(tmp_path, clock):
+    path, key = filled(tmp_path, clock)
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\x55" * (path.stat().st_size - 4096))
+    journal = Journal(path.parent, clock)
+    for call in (journal.load, journal.plan, journal.receipts, journal.row):
+        with pytest.raises(JournalCorruptError, match="damaged"):
+            call(key)
+    journal.close()
+
+
+def test_a_foreign_database_is_left_alone(tmp_path, clock):
+    with sqlite3.connect(tmp_path / "journal.sqlite") as db:
+        db.execute("CREATE TABLE recipes (name TEXT)")
+    db.close()
+    with pytest.raises(JournalCorruptError, match="not a journal"):
+        Journal(tmp_path, clock)
+    with sqlite3.connect(tmp_path / "journal.sqlite") as db:
+        assert [row[0] for row in db.execute("SELECT name FROM sqlite_master")] == ["recipes"]
+    db.close()
+
+
+def test_a_newer_schema_is_refused(tmp_path, clock):
+    path, _ = filled(tmp_path, clock)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version=2")
+    db.close()
+    with pytest.raises(JournalCorruptError, match="has schema 2; this version of rheed-ingest knows 1") as caught:
+        Journal(path.parent, clock)
+    assert "use the version that wrote it" in caught.value.hint
+
+
+def test_a_full_disk_is_said_and_loses_nothing_that_was_confirmed(journal, opened):
+    key, epoch = begin(journal, a_plan=many_chunks(20_000), events=OPENING)
+    journal.record(key, epoch, confirmed(*range(10)))
+    pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
+    journal._db.execute(f"PRAGMA max_page_count={pages + 4}")
+    written = 10
+    with pytest.raises(JournalWriteError, match="full") as caught:  # noqa: PT012 - which batch fails is SQLite's choice
+        while written < 20_000:
+            journal.record(key, epoch, confirmed(*range(written, written + 100)))
+            written += 100
+    assert "free disk space" in caught.value.hint
+    assert len(journal.receipts(key)) == len(opened().receipts(key)) == written
+    journal._db.execute("PRAGMA max_page_count=1000000")
+    journal.record(key, epoch, confirmed(*range(written, written + 100)))
+    assert len(journal.receipts(key)) == written + 100, "with room again, it goes on"
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path, clock):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(JournalWriteError, match="cannot be made") as caught:
+        Journal(tmp_path / "file" / "state", clock)
+    assert "--state" in caught.value.hint
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_read_only_folder_is_said(tmp_path, clock):
+    tmp_path.chmod(0o555)
+    try:
+        with pytest.raises(JournalWriteError):
+            Journal(tmp_path, clock)
+    finally:
+        tmp_path.chmod(0o755)
+
+
+MOUNTS = """\
+/dev/root / ext4 rw 0 0
+filer:/home /home nfs4 rw 0 0
+/dev/sdb /home/local xfs rw 0 0
+//lab/share /mnt/lab\\040share cifs rw 0 0
+torn
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [
+        ("/var/state", None),
+        ("/home/me/state", "nfs4"),
+        ("/home", "nfs4"),
+        ("/homework", None),
+        ("/home/local/me", None),
+        ("/mnt/lab share/state", "cifs"),
+        ("/mnt/lab", None),
+    ],
+)
+def test_a_network_file_system_is_refused(folder, kind):
+    if kind is None:
+        refuse_network_file_system(Path(folder), MOUNTS)
+    else:
+        with pytest.raises(JournalWriteError, match=rf"network file system \({kind}\)") as caught:
+            refuse_network_file_system(Path(folder), MOUNTS)
+        assert "--state" in caught.value.hint
+
+
+def test_no_mounts_at_all_refuse_nothing():
+    refuse_network_file_system(Path("/anywhere"), "")
+
+
+def test_commits_are_durable(journal):
+    assert journal._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert journal._db.execute("PRAGMA synchronous").fetchone()[0] == 2
+
+
+def test_the_default_folder_is_the_user_s():
+    assert default_state_dir({"XDG_STATE_HOME": "/s"}) == Path("/s/rheed-ingest")
+    assert default_state_dir({}) == Path.home() / ".local/state/rheed-ingest"
