@@ -165,6 +165,10 @@ class Aggregator:
         self._ledgers.pop(key, None)
         return self._journal.replace(job_id, key)
 
+    def plan(self, job_id: str, key: str) -> RunPlan:
+        """Return what a job sends into a stream."""
+        return self._journal.plan(key, job_id)
+
     def receipts_digests(self, key: str) -> dict[int, str]:
         """Return the frames digest of each confirmed chunk."""
         return dict(self._ledger(key).confirmed)

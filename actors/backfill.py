@@ -23,25 +23,9 @@ from ingest.retry import RetryPolicy
 from ingest.shard import DEFAULT_LEVEL
 from ingest.telemetry import Secret, Telemetry
 
-__all__ = ["BackfillRequest", "PlannedRun", "RunResult", "run_backfill"]
+__all__ = ["BackfillRequest", "RunResult", "run_backfill"]
 
 POLL_S = 0.2
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """A run to be sent.
-
-    Attributes
-    ----------
-    path : str
-        Canonical name of the source, with the dataset where a file holds several.
-    plan : RunPlan
-        What is to be sent.
-    """
-
-    path: str
-    plan: RunPlan
 
 
 @dataclass(frozen=True)
@@ -50,7 +34,7 @@ class BackfillRequest:
 
     Attributes
     ----------
-    runs : sequence of PlannedRun
+    plans : sequence of RunPlan
         What to send.
     destination : str
         Canonical URL.
@@ -76,7 +60,7 @@ class BackfillRequest:
         As in `JobSetup`.
     """
 
-    runs: Sequence[PlannedRun]
+    plans: Sequence[RunPlan]
     destination: str
     api_key: Secret | None
     state_dir: Path
@@ -93,11 +77,11 @@ class BackfillRequest:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What became of a planned run.
+    """What became of a run.
 
     Attributes
     ----------
-    run : PlannedRun
+    plan : RunPlan
         The run.
     row : StreamRow or None
         What the journal says; None: it was not registered.
@@ -105,7 +89,7 @@ class RunResult:
         How it ended.
     """
 
-    run: PlannedRun
+    plan: RunPlan
     row: StreamRow | None
     end: RunEnd
 
@@ -143,7 +127,7 @@ def run_backfill(
     try:
         with ExitStack() as stack:
             runtime: Runtime | None = None
-            for wave in _waves(request.runs):
+            for wave in _waves(request.plans):
                 job_id = uuid.uuid4().hex[:12]
                 results |= _register(journal, request, wave, job_id)
                 if journal.open_runs(job_id) and not stop.is_set():
@@ -153,7 +137,7 @@ def run_backfill(
                 results |= {row.seq: _result(request, row) for row in journal.job(job_id)}
     finally:
         journal.close()
-    return [results[seq] for seq in range(len(request.runs))]
+    return [results[seq] for seq in range(len(request.plans))]
 
 
 def _refuse_client(address: str | None) -> None:
@@ -166,16 +150,16 @@ def _refuse_client(address: str | None) -> None:
 
 def _result(request: BackfillRequest, row: StreamRow) -> RunResult:
     end = row.end or RunEnd("partial", "interrupted", "run the same command again: it resumes")
-    return RunResult(request.runs[row.seq], row, end)
+    return RunResult(request.plans[row.seq], row, end)
 
 
-def _waves(runs: Sequence[PlannedRun]) -> list[list[int]]:
+def _waves(plans: Sequence[RunPlan]) -> list[list[int]]:
     """Put copies of one recording into later waves: only what is confirmed can be compared."""
     waves: list[list[int]] = []
     seen: Counter[str] = Counter()
-    for seq, run in enumerate(runs):
-        wave = seen[run.plan.fingerprint]
-        seen[run.plan.fingerprint] += 1
+    for seq, plan in enumerate(plans):
+        wave = seen[plan.fingerprint]
+        seen[plan.fingerprint] += 1
         if wave == len(waves):
             waves.append([])
         waves[wave].append(seq)
@@ -208,11 +192,13 @@ def _register(journal: Journal, request: BackfillRequest, wave: Sequence[int], j
     """Enter the runs into the journal, and end those that need no work; return the refused ones."""
     refused = {}
     for seq in wave:
-        run = request.runs[seq]
+        plan = request.plans[seq]
         try:
-            entered = journal.register(job_id, seq, request.destination, run.path, run.plan, restart=request.restart)
+            entered = journal.register(
+                job_id, seq, request.destination, plan.spec.canonical_path, plan, restart=request.restart
+            )
         except (SettingsChangedError, SourceChangedError) as exc:
-            refused[seq] = RunResult(run, None, RunEnd("failed", str(exc), exc.hint))
+            refused[seq] = RunResult(plan, None, RunEnd("failed", str(exc), exc.hint))
             continue
         if entered.state is StreamState.CLOSED and entered.same_as is None:
             journal.end_run(job_id, entered.key, closed_end(entered.lost, entered.chunks, before=True))

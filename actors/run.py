@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from actors.aggregator import Lease
@@ -34,13 +34,14 @@ from ingest.ledger import (
     StreamEvent,
     StreamState,
 )
-from ingest.pipeline import ChunkOrder, Delivered, Failed, Lost, Outcome, orders_of
+from ingest.pipeline import ChunkOrder, Delivered, Failed, Lost, Outcome
 from ingest.telemetry import Telemetry
 
 __all__ = ["RunTask", "RunTools"]
 
 logger = logging.getLogger("rheed_ingest")
 
+ORDERS_AT_ONCE = 256
 SOURCE_TRIES = 3
 """How often a chunk that could not be read (network file system, IO error) is asked of packers."""
 
@@ -195,8 +196,8 @@ class RunTask:
     async def _step(self, instruction: Instruction, data_id: str | None) -> tuple[tuple[Instruction, ...], str | None]:
         match instruction:
             case CreateStream() | LinkStream():
-                settings = self._held.plan.settings
-                data_id = await self._tools.streamer.call("initialize", self._key, self._held.epoch, settings, data_id)
+                lease = self._held
+                data_id = await self._tools.streamer.call("initialize", self._key, lease.epoch, lease.plan, data_id)
                 return await self._record([]), data_id
             case DeliverChunks(data_id, indices):
                 return await self._deliver(data_id, indices), data_id
@@ -211,7 +212,7 @@ class RunTask:
         """Give out the chunks within the window until all are answered, or the run has to stop."""
         outbox = Outbox(self._record)
         async with asyncio.TaskGroup() as group:
-            for order in orders_of(self._key, data_id, self._held.plan, indices):
+            async for order in self._orders(data_id, indices):
                 await self._tools.window.acquire(order.n_bytes)
                 if self._stopped is not None or self._tools.draining.is_set() or outbox.error is not None:
                     await self._tools.window.release(order.n_bytes)
@@ -220,6 +221,13 @@ class RunTask:
         await outbox.flush()
         due = await self._record([])
         return () if due and isinstance(due[0], DeliverChunks) else due
+
+    async def _orders(self, data_id: str, indices: Sequence[int]) -> AsyncIterator[ChunkOrder]:
+        """Have the streamer make the orders, a batch at a time."""
+        for first in range(0, len(indices), ORDERS_AT_ONCE):
+            batch = indices[first : first + ORDERS_AT_ONCE]
+            for order in await self._tools.streamer.call("orders", self._tools.job_id, self._key, data_id, batch):
+                yield order
 
     async def _one(self, order: ChunkOrder, outbox: Outbox) -> None:
         outcome: Outcome
@@ -265,7 +273,7 @@ class RunTask:
         """Read the chunks that another path's job has confirmed, and compare, before anything is skipped."""
         digests: dict[int, str] = await self._tools.aggregator.call("receipts_digests", self._key)
         row = self._held.row
-        for order in orders_of(self._key, row.data_id or "", self._held.plan, sorted(digests)):
+        async for order in self._orders(row.data_id or "", sorted(digests)):
             async with self._tools.window.hold(order.n_bytes):
                 digest = await self._tools.pool.ask("digest", order)
             if isinstance(digest, IngestError):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from actors.handles import Handle
 from ingest.destinations import Destination, link_or_close, open_destination
 from ingest.errors import LinkError, UnreachableError
 from ingest.ledger import CreateBegun, StreamCreated, StreamGone, StreamLinked
-from ingest.plan import StreamSettings
+from ingest.pipeline import ChunkOrder, orders_of
+from ingest.plan import RunPlan
 from ingest.retry import RetryPolicy
 from ingest.telemetry import Secret, Telemetry
 from ingest.wire.models import check_settings
@@ -45,7 +48,7 @@ class RHEEDStreamerState:
         self._retry = retry
         self._telemetry = telemetry or Telemetry()
         self._opened: Destination | None = None
-        self._settings: dict[str, StreamSettings] = {}
+        self._plans: dict[str, RunPlan] = {}
 
     @property
     def _destination(self) -> Destination:
@@ -53,15 +56,15 @@ class RHEEDStreamerState:
             self._opened = open_destination(self._url, self._api_key, retry=self._retry)
         return self._opened
 
-    async def initialize(self, key: str, epoch: int, settings: StreamSettings, data_id: str | None) -> str:
+    async def initialize(self, key: str, epoch: int, plan: RunPlan, data_id: str | None) -> str:
         """Create and link a stream, or go on where an earlier call stopped; return its ``data_id``. Safe to repeat.
 
         Parameters
         ----------
         key, epoch : str, int
             The stream in the journal, and the caller's lease.
-        settings : StreamSettings
-            What to create.
+        plan : RunPlan
+            What to create, and later to make orders from.
         data_id : str or None
             Where the stream exists already and is only to be linked.
 
@@ -72,6 +75,7 @@ class RHEEDStreamerState:
         LinkError
             The stream exists and was closed; the journal knows it as gone.
         """
+        settings = plan.settings
         check_settings(settings)
         resolved = await self._destination.resolve(settings)
         if data_id is None:
@@ -89,7 +93,7 @@ class RHEEDStreamerState:
             await self._aggregator.call("record", key, epoch, [StreamGone(str(exc))])
             raise
         await self._aggregator.call("record", key, epoch, [StreamLinked()])
-        self._settings[data_id] = settings
+        self._plans[data_id] = plan
         return data_id
 
     async def aclose(self) -> None:
@@ -98,6 +102,16 @@ class RHEEDStreamerState:
             await self._opened.aclose()
             self._opened = None
 
-    async def settings(self, data_id: str) -> StreamSettings | None:
-        """Return what a stream was created with, if this process created or linked it."""
-        return self._settings.get(data_id)
+    async def orders(self, job_id: str, key: str, data_id: str, indices: Sequence[int]) -> list[ChunkOrder]:
+        """Return the orders for some chunks of a stream, made from what it was initialized with.
+
+        Parameters
+        ----------
+        job_id, key, data_id : str
+            The job, and the stream in the journal and at its destination.
+        indices : sequence of int
+            Which chunks; a few hundred at a time keep the answer small.
+        """
+        if data_id not in self._plans:  # another process initialized it
+            self._plans[data_id] = await self._aggregator.call("plan", job_id, key)
+        return orders_of(key, data_id, self._plans[data_id], indices)

@@ -145,13 +145,13 @@ def _run(
 ) -> dict[str, Any]:
     from rich.console import Console
 
-    from actors.backfill import BackfillRequest, PlannedRun, run_backfill
+    from actors.backfill import BackfillRequest, run_backfill
     from ingest.cli.progress import JobProgress
     from ingest.cli.report import RunReport
     from ingest.retry import RetryPolicy
 
     request = BackfillRequest(
-        runs=[PlannedRun(candidate.path, candidate.plan) for candidate in planned],
+        plans=[candidate.plan for candidate in planned],
         destination=destination,
         api_key=key,
         state_dir=state_dir(settings.state),

@@ -15,7 +15,8 @@ import numpy as np
 from ingest.cli.exits import FAILED, OK
 
 if TYPE_CHECKING:
-    from actors.backfill import PlannedRun, RunResult
+    from actors.backfill import RunResult
+    from ingest.plan import RunPlan
     from ingest.server.run import ServerProcess
     from ingest.sources.synthetic import GrowthRun
 
@@ -42,14 +43,14 @@ def demo(folder: Path | None, frames: int) -> int:
     click.echo(f"   {path} ({path.stat().st_size / 1e6:.0f} MB, areaDetector layout)")
     with start_server_process(folder / "platform") as server:
         click.echo(f"2. an embedded platform: {server.url}, data in {server.data}")
-        planned = _plan(path)
-        result, seconds = _backfill(planned, server, folder / "state")
+        plan = _plan(path)
+        result, seconds = _backfill(plan, server, folder / "state")
         if result.row is None or result.end.status not in ("complete", "skipped"):
             click.echo(f"   the backfill ended as {result.end.status}: {result.end.error}")
             return FAILED
         _say_delivered(result, seconds)
-        differences = asyncio.run(_compare(server, result.row.data_id or "", run, planned))
-        again, again_s = _backfill(planned, server, folder / "state")
+        differences = asyncio.run(_compare(server, result.row.data_id or "", run, plan))
+        again, again_s = _backfill(plan, server, folder / "state")
         click.echo(f"5. the same backfill again: {again.end.status} in {again_s:.2f} s, nothing was sent")
         _wait_for_seal(server, result.row.data_id or "")
     click.echo(
@@ -58,8 +59,7 @@ def demo(folder: Path | None, frames: int) -> int:
     return OK if not differences and again.end.status == "skipped" else FAILED
 
 
-def _plan(path: Path) -> PlannedRun:
-    from actors.backfill import PlannedRun
+def _plan(path: Path) -> RunPlan:
     from ingest.cli.planning import find_candidates
     from ingest.cli.report import plan_lines
     from ingest.config import BackfillSettings
@@ -68,10 +68,10 @@ def _plan(path: Path) -> PlannedRun:
     click.echo("\n".join(f"   {line}" for line in plan_lines([candidate])[1:]))
     if candidate.plan is None:
         raise candidate.error or RuntimeError("no plan")
-    return PlannedRun(candidate.path, candidate.plan)
+    return candidate.plan
 
 
-def _backfill(planned: PlannedRun, server: ServerProcess, state: Path) -> tuple[RunResult, float]:
+def _backfill(plan: RunPlan, server: ServerProcess, state: Path) -> tuple[RunResult, float]:
     from rich.console import Console
 
     from actors.backfill import BackfillRequest, run_backfill
@@ -79,7 +79,7 @@ def _backfill(planned: PlannedRun, server: ServerProcess, state: Path) -> tuple[
 
     began_s = time.monotonic()
     with JobProgress(Console(stderr=True)) as progress:
-        request = BackfillRequest([planned], server.url, server.api_key, state)
+        request = BackfillRequest([plan], server.url, server.api_key, state)
         [result] = run_backfill(request, progress.show, threading.Event())
     return result, time.monotonic() - began_s
 
@@ -95,7 +95,7 @@ def _say_delivered(result: RunResult, seconds: float) -> None:
     )
 
 
-async def _compare(server: ServerProcess, data_id: str, run: GrowthRun, planned: PlannedRun) -> int:
+async def _compare(server: ServerProcess, data_id: str, run: GrowthRun, plan: RunPlan) -> int:
     """Compare what the platform holds with what was made, frame by frame; return how many frames differ."""
     from ingest.destinations.readback import read_back
     from ingest.shard import frames_digest
@@ -118,7 +118,7 @@ async def _compare(server: ServerProcess, data_id: str, run: GrowthRun, planned:
     click.echo(
         f"4. read back: {position} frames, {same} identical by XXH3-128; capture times within "
         f"{worst.max():.2f} ms (p99 {np.percentile(worst, 99):.2f} ms; half a period is "
-        f"{500 / planned.plan.settings.fps:.1f} ms); stream {stream['status']}, closed {stream['times_closed']} time(s)"
+        f"{500 / plan.settings.fps:.1f} ms); stream {stream['status']}, closed {stream['times_closed']} time(s)"
     )
     return run.count - same + abs(run.count - position)
 

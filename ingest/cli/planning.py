@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +11,7 @@ from ingest.plan import PlanOptions, RunPlan, plan_run
 from ingest.sources import SourceInfo, discover, inspect
 from ingest.sources.base import SourceSpec
 
-__all__ = ["Candidate", "find_candidates", "source_path"]
+__all__ = ["Candidate", "find_candidates"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,6 @@ class Candidate:
     info: SourceInfo | None = None
     plan: RunPlan | None = None
     error: IngestError | None = None
-
-
-def source_path(spec: SourceSpec) -> str:
-    """Return a run's canonical name: its file (its folder, for several) and, where that is not enough, the dataset."""
-    path = spec.paths[0] if len(spec.paths) == 1 else os.path.dirname(spec.paths[0]) + os.sep
-    return path if spec.dataset is None else f"{path}::{spec.dataset}"
 
 
 def find_candidates(
@@ -77,10 +70,10 @@ def find_candidates(
 
 def _candidate(spec: SourceSpec, settings: BackfillSettings, *, planning: bool) -> Candidate:
     info = None
-    path = source_path(spec)
+    path = spec.canonical_path
     try:
         info = inspect(spec, settings.source_options())
-        path = source_path(info.spec)
+        path = info.spec.canonical_path
         # Rates and gaps do not depend on the start, so that a look at the run needs none.
         known = info if info.start_ns is not None or planning else replace(info, start_ns=0, start_from="user")
         return Candidate(path, info, plan_run(known, settings.plan_options()))

@@ -38,6 +38,17 @@ def _document(row: StreamRow) -> dict[str, Any]:
     return {name: values[name] for name in (*kept, "bytes_in", "bytes_out", "replaces", "lease_holder")}
 
 
+def _proof(journal: Journal, row: StreamRow) -> dict[str, Any]:
+    from ingest.manifest import manifest
+
+    receipts, losses = journal.receipts(row.key), journal.load(row.key).lost
+    return {
+        "losses": {str(index): reason for index, reason in sorted(losses.items())},
+        "receipts": [asdict(receipt) for receipt in receipts],
+        "manifest": manifest(journal.plan(row.key), row.data_id, str(row.state), receipts, losses),
+    }
+
+
 def _line(row: StreamRow) -> str:
     return (
         f"{row.state:<9}{row.data_id or '-':<38}{row.confirmed:>6} of {row.chunks} chunks"
@@ -77,14 +88,7 @@ def status(stream: str | None, state: str | None, as_json: bool) -> int:
         chosen = [row for row in rows if stream in (row.data_id, row.key, row.name, row.path)]
         if not chosen:
             raise SettingsError(f"the journal knows no stream {stream!r}", hint="`rheed-ingest streams` lists them")
-        details = [
-            _document(row)
-            | {
-                "losses": {str(index): reason for index, reason in sorted(journal.load(row.key).lost.items())},
-                "receipts": [asdict(receipt) for receipt in journal.receipts(row.key)],
-            }
-            for row in chosen
-        ]
+        details = [_document(row) | _proof(journal, row) for row in chosen]
     if as_json:
         click.echo(json.dumps({"streams": details}, indent=2))
         return OK
@@ -98,6 +102,7 @@ def status(stream: str | None, state: str | None, as_json: bool) -> int:
                 f"crc32c {receipt['crc32c']:08x}, frames xxh3 {receipt['frames_digest']}, "
                 f"{receipt['attempts']} attempt(s)"
             )
+        click.echo(f"  manifest {detail['manifest']['digest']}")
     return OK
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, Self
 
@@ -71,6 +72,12 @@ class SourceSpec:
     dataset: str | None = None
     scale: FrameScale | None = None
     file_frames: tuple[int, ...] = ()
+
+    @property
+    def canonical_path(self) -> str:
+        """The run's one name: its file (the folder, for several files) and the dataset inside."""
+        path = self.paths[0] if len(self.paths) == 1 else os.path.join(os.path.dirname(self.paths[0]), "")
+        return path if self.dataset is None else f"{path}::{self.dataset}"
 
 
 @dataclass(frozen=True)

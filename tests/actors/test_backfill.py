@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.backfill import BackfillRequest, PlannedRun, run_backfill
+from actors.backfill import BackfillRequest, run_backfill
 from actors.options import ACTOR_OPTIONS, actor_name
 from ingest.errors import ClusterError
 from ingest.retry import RetryPolicy
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_session")]
 
 def request(platform: ServerProcess, state: Path, *runs, **more) -> BackfillRequest:
     return BackfillRequest(
-        [PlannedRun(path, plan) for path, plan in runs],
+        [plan for _, plan in runs],
         platform.url,
         platform.api_key,
         state,
@@ -43,7 +43,7 @@ def test_runs_arrive_whole_and_again_means_nothing(platform: ServerProcess, tmp_
     results = run_backfill(request(platform, tmp_path / "state", *planned), seen.append, threading.Event())
     assert [result.end.status for result in results] == ["complete", "complete"]
     for (name, run), result, (_, plan) in zip(runs.items(), results, planned, strict=True):
-        assert f"{name}.h5" in result.run.path
+        assert f"{name}.h5" in result.plan.spec.canonical_path
         assert_whole(platform, result.row.data_id, run, plan)
     assert seen
     began = time.monotonic()

@@ -17,7 +17,7 @@ os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled")
 import numpy as np
 import zstandard
 
-from actors.backfill import BackfillRequest, PlannedRun, run_backfill
+from actors.backfill import BackfillRequest, run_backfill
 from ingest.allocator import keep_freed_memory
 from ingest.cli.planning import find_candidates
 from ingest.config import BackfillSettings
@@ -35,12 +35,12 @@ KEY = Secret("benchmark-key-0123456789")
 ROOT = Path(__file__).parents[2]
 
 
-def plan_of(path: Path) -> PlannedRun:
+def plan_of(path: Path) -> RunPlan:
     settings = BackfillSettings(chunk_size=files.CHUNK if path.name.startswith("noisy") else 24)
     [candidate] = find_candidates([str(path)], settings, planning=True)
     if candidate.plan is None:
         raise RuntimeError(str(candidate.error))
-    return PlannedRun(candidate.path, candidate.plan)
+    return candidate.plan
 
 
 def packing(folder: Path) -> None:
@@ -61,7 +61,7 @@ def packing(folder: Path) -> None:
     print(f"packing: {rate[1]:.0f} MB/s, bare zstandard {rate[0]:.0f} MB/s: ratio {rate[1] / rate[0]:.2f} (>= 0.9)")
 
 
-def with_ray(run: PlannedRun, url: str, folder: Path) -> tuple[float, float]:
+def with_ray(plan: RunPlan, url: str, folder: Path) -> tuple[float, float]:
     """Return a job's seconds on a Ray that runs, with the start of its actors, and from first to last receipt."""
     state = Path(tempfile.mkdtemp(dir=folder))
     seen: list[tuple[float, int]] = []
@@ -70,7 +70,7 @@ def with_ray(run: PlannedRun, url: str, folder: Path) -> tuple[float, float]:
         seen.append((time.perf_counter(), rows[0].confirmed))
 
     began = time.perf_counter()
-    [result] = run_backfill(BackfillRequest([run], url, KEY, state), watch, threading.Event())
+    [result] = run_backfill(BackfillRequest([plan], url, KEY, state), watch, threading.Event())
     seconds = time.perf_counter() - began
     if result.end.status != "complete":
         raise RuntimeError(f"{result.end}")
@@ -118,8 +118,8 @@ def backfill(folder: Path, megabytes: int = 2000) -> None:
     ray.init(address="local", include_dashboard=False, object_store_memory=128 << 20, log_to_driver=False)
     movies = [files.noisy(folder, megabytes), files.real(folder, megabytes // 4)]
     for path in filter(None, movies):
-        run = plan_of(path)
-        size = run.plan.frames * run.plan.height_px * run.plan.width_px / 1e6
+        plan = plan_of(path)
+        size = plan.frames * plan.height_px * plan.width_px / 1e6
         for name in ("embedded platform, fsync", "embedded platform, no fsync", "counting server"):
             data = Path(tempfile.mkdtemp(dir=folder))
             server = (
@@ -128,11 +128,11 @@ def backfill(folder: Path, megabytes: int = 2000) -> None:
                 else start_server_process(data, api_key=KEY, fsync="no" not in name)
             )
             with server:
-                without_ray(run.plan, server.url, KEY)  # warms the page cache; not counted
-                serial_s = min(without_ray(run.plan, server.url, KEY) for _ in range(2))
-                rays = [with_ray(run, server.url, folder) for _ in range(2)]
+                without_ray(plan, server.url, KEY)  # warms the page cache; not counted
+                serial_s = min(without_ray(plan, server.url, KEY) for _ in range(2))
+                rays = [with_ray(plan, server.url, folder) for _ in range(2)]
                 whole_s, steady_s = min(rays)[0], min(steady for _, steady in rays)
-                sdk_s = sdk(path, run.plan, server.url, folder)
+                sdk_s = sdk(path, plan, server.url, folder)
             shutil.rmtree(data)
             print(
                 f"backfill {path.stem} ({size:.0f} MB), {name}: on Ray {size / steady_s:.0f} MB/s "
@@ -198,10 +198,10 @@ def receipts(folder: Path) -> None:
     from ingest.ledger import ChunkConfirmed, CreateBegun, Receipt, StreamCreated, StreamLinked
 
     path = files.noisy(folder, 40)
-    run = plan_of(path)
+    plan = plan_of(path)
     for batch in (1, 8):
         aggregator = Aggregator(str(Path(tempfile.mkdtemp(dir=folder))), 10.0)
-        key = aggregator.register("job", 0, "null:", run.path, run.plan).key
+        key = aggregator.register("job", 0, "null:", plan.spec.canonical_path, plan).key
         epoch = aggregator.lease("job", key).epoch
         for event in (CreateBegun(), StreamCreated("id"), StreamLinked()):
             aggregator.record(key, epoch, [event])

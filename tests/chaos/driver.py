@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from actors.backfill import BackfillRequest, PlannedRun, run_backfill
+from actors.backfill import BackfillRequest, run_backfill
 from ingest.cli.planning import find_candidates
 from ingest.config import BackfillSettings
 from ingest.retry import RetryPolicy
@@ -24,7 +24,7 @@ def main() -> int:
     settings = BackfillSettings(sample="chaos sample", tag=("chaos",))
     candidates = find_candidates(config["files"], settings, planning=True)
     request = BackfillRequest(
-        runs=[PlannedRun(c.path, c.plan) for c in candidates if c.plan is not None],
+        plans=[c.plan for c in candidates if c.plan is not None],
         destination=config["url"],
         api_key=Secret(os.environ["AS_API_KEY"]),
         state_dir=Path(config["state"]),
@@ -35,7 +35,11 @@ def main() -> int:
         telemetry=ChaosTelemetry(str(folder)),
     )
     results = run_backfill(request, lambda rows: None, threading.Event())
-    print(json.dumps([[r.run.path, r.end.status, r.end.error, r.row.key if r.row else None] for r in results]))
+    print(
+        json.dumps(
+            [[r.plan.spec.canonical_path, r.end.status, r.end.error, r.row.key if r.row else None] for r in results]
+        )
+    )
     return 0 if all(r.end.status in ("complete", "skipped") for r in results) else 3
 
 

@@ -1,0 +1,193 @@
+"""Who packs: the least busy, and another one if that is lost. Neither Ray nor time is needed."""
+
+import asyncio
+
+import pytest
+
+from actors.handles import ActorLostError
+from actors.pool import QUARANTINE_S, PackerPool
+from ingest.errors import ClusterError, UnreachableError
+
+
+async def settle():
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+class FakePackers:
+    """Packers whose answers the test gives, and a sleep that lasts until the test says so."""
+
+    def __init__(self, packers, orders_per_packer) -> None:
+        self.pool = PackerPool(self.spawn, packers, orders_per_packer, self.sleep)
+        self.spawned: list[int] = []
+        self.asked: list[tuple[int, str]] = []
+        self.answers: dict[str, asyncio.Future] = {}
+        self.sleeps: list[tuple[float, asyncio.Event]] = []
+        self.tasks: list[asyncio.Task] = []
+
+    def spawn(self, number):
+        self.spawned.append(number)
+        return FakeHandle(self, number)
+
+    async def sleep(self, seconds):
+        self.sleeps.append((seconds, asyncio.Event()))
+        await self.sleeps[-1][1].wait()
+
+    async def ask(self, order) -> asyncio.Task:
+        self.tasks.append(asyncio.create_task(self.pool.ask("deliver", order)))
+        await settle()
+        return self.tasks[-1]
+
+    async def answer(self, order, result):
+        future = self.answers.pop(order)
+        future.set_exception(result) if isinstance(result, Exception) else future.set_result(result)
+        await settle()
+
+    async def wake(self, i=0):
+        self.sleeps[i][1].set()
+        await settle()
+
+
+class FakeHandle:
+    def __init__(self, packers, number) -> None:
+        self.packers, self.number = packers, number
+
+    async def call(self, method, order):
+        assert method == "deliver"
+        self.packers.asked.append((self.number, order))
+        self.packers.answers[order] = asyncio.get_running_loop().create_future()
+        return await self.packers.answers[order]
+
+
+LOST = ActorLostError("gone")
+DEAD = ActorLostError("gone", for_ever=True)
+
+
+def run(scenario, packers, orders_per_packer):
+    async def within():
+        fakes = FakePackers(packers, orders_per_packer)
+        try:
+            await asyncio.wait_for(scenario(fakes), 10)
+        finally:
+            tasks = [*fakes.tasks, *fakes.pool._rests]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(within())
+
+
+def test_the_least_busy_packer_is_asked():
+    async def scenario(fakes):
+        for order in "abcdef":
+            await fakes.ask(order)
+        assert fakes.asked == [(0, "a"), (1, "b"), (2, "c"), (0, "d"), (1, "e"), (2, "f")]
+        await fakes.answer("e", "done")
+        await fakes.ask("g")
+        assert fakes.asked[-1] == (1, "g")
+        assert fakes.spawned == [0, 1, 2], "each is made once, and only when it is needed"
+
+    run(scenario, 3, 3)
+
+
+def test_no_packer_gets_more_than_its_share():
+    async def scenario(fakes):
+        for order in "abcde":
+            await fakes.ask(order)
+        assert [order for _, order in fakes.asked] == ["a", "b", "c", "d"]
+        await fakes.answer("b", 7)
+        assert fakes.tasks[1].result() == 7
+        assert fakes.asked[-1] == (1, "e")
+
+    run(scenario, 2, 2)
+
+
+def test_a_lost_packer_s_order_goes_to_another():
+    async def scenario(fakes):
+        await fakes.ask("a")
+        await fakes.answer("a", LOST)
+        assert fakes.asked == [(0, "a"), (1, "a")]
+        await fakes.answer("a", "done")
+        assert fakes.tasks[0].result() == "done"
+        assert fakes.spawned == [0, 1]
+
+    run(scenario, 2, 1)
+
+
+def test_a_lost_packer_rests_before_it_is_asked_again():
+    async def scenario(fakes):
+        await fakes.ask("a")
+        await fakes.answer("a", LOST)
+        assert fakes.asked == [(0, "a")], "nobody else is there"
+        assert [seconds for seconds, _ in fakes.sleeps] == [QUARANTINE_S]
+        await fakes.ask("b")
+        assert fakes.asked == [(0, "a")]
+        await fakes.wake()
+        assert fakes.asked == [(0, "a"), (0, "a"), (0, "b")]
+        assert fakes.spawned == [0], "Ray restarts it by itself"
+
+    run(scenario, 1, 2)
+
+
+def test_a_packer_that_is_lost_twice_rests_once():
+    async def scenario(fakes):
+        await fakes.ask("a")
+        await fakes.ask("b")
+        await fakes.answer("a", LOST)
+        await fakes.answer("b", LOST)
+        assert len(fakes.sleeps) == 1
+
+    run(scenario, 1, 2)
+
+
+def test_a_packer_that_is_lost_for_ever_is_made_anew():
+    async def scenario(fakes):
+        await fakes.ask("a")
+        await fakes.answer("a", DEAD)
+        assert fakes.spawned == [0]
+        await fakes.wake()
+        assert fakes.spawned == [0, 0]
+        await fakes.answer("a", "done")
+        assert fakes.tasks[0].result() == "done"
+
+    run(scenario, 1, 1)
+
+
+def test_late_word_of_a_dead_packer_does_not_end_its_successor():
+    async def scenario(fakes):
+        await fakes.ask("a")
+        await fakes.ask("b")
+        await fakes.answer("a", DEAD)
+        await fakes.wake()
+        assert fakes.asked == [(0, "a"), (0, "b"), (0, "a")]
+        await fakes.answer("b", DEAD)
+        await fakes.wake(1)
+        assert fakes.asked[-1] == (0, "b")
+        assert fakes.spawned == [0, 0]
+
+    run(scenario, 1, 2)
+
+
+@pytest.mark.parametrize("error", [UnreachableError("no"), ClusterError("a bug in it")])
+def test_other_errors_are_the_caller_s(error):
+    async def scenario(fakes):
+        await fakes.ask("a")
+        await fakes.answer("a", error)
+        assert fakes.tasks[0].exception() is error
+        assert fakes.sleeps == []
+        await fakes.ask("b")
+        assert fakes.asked == [(0, "a"), (0, "b")], "its place is free again"
+
+    run(scenario, 1, 1)
+
+
+def test_one_that_gives_up_leaves_its_place():
+    async def scenario(fakes):
+        for order in "abc":
+            await fakes.ask(order)
+        fakes.tasks[1].cancel()
+        fakes.tasks[0].cancel()
+        await settle()
+        assert fakes.asked == [(0, "a"), (0, "c")]
+
+    run(scenario, 1, 1)
