@@ -73,7 +73,7 @@ def parse_start_ns(text: str, timezone: str | None) -> int:
             raise SettingsError(f"there is no time zone {timezone!r}", hint="use an IANA name: Europe/Berlin") from exc
         if time.utcoffset() != time.replace(fold=1).utcoffset():
             raise SettingsError(
-                f"start {text!r}: the clock of {timezone} showed this time twice or never, as summer time ended or began",
+                f"start {text!r}: the clock of {timezone} showed that twice or never, as summer time ended or began",
                 hint="add the offset from UTC (2023-10-29T02:30:00+02:00)",
             )
     whole = int(time.replace(microsecond=0).timestamp())

@@ -159,7 +159,9 @@ def test_changed_settings_are_refused_and_named(journal, path, options, name, be
 
 def test_two_changed_settings_are_both_named(journal):
     begin(journal)
-    with pytest.raises(SettingsChangedError, match="chunk_size was 240 and is 300, rotations_per_min was 0.0 and is 6"):
+    with pytest.raises(
+        SettingsChangedError, match=r"chunk_size was 240 and is 300, rotations_per_min was 0\.0 and is 6"
+    ):
         register(journal, "job2", a_plan=plan(chunk_size=300, rotations_per_min=6.0))
 
 
@@ -201,7 +203,7 @@ def test_a_restart_begins_another_stream_and_says_which_it_replaces(journal, a_p
 
 
 def test_a_stream_that_is_gone_is_replaced(journal):
-    key, epoch = begin(journal, events=[*OPENING, StreamGone("silent for 2 hours")])
+    key, _ = begin(journal, events=[*OPENING, StreamGone("silent for 2 hours")])
     assert journal.load(key).gone_reason == "silent for 2 hours"
     fresh = register(journal, "job2")
     assert fresh.key != key

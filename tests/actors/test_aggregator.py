@@ -301,7 +301,7 @@ def test_replacing_needs_the_lease(aggregator, house):
 
 
 def test_a_restart_is_passed_on(aggregator):
-    key, epoch = begin(aggregator)
+    key, _ = begin(aggregator)
     with pytest.raises(SettingsChangedError):
         aggregator.register("job2", 0, TO, PATH, plan(chunk_size=300))
     assert aggregator.register("job2", 0, TO, PATH, plan(chunk_size=300), True).key != key
