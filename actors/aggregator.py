@@ -145,6 +145,8 @@ class Aggregator:
         news = [event for event in events if ledger.is_news(event)]
         if news:
             self._journal.record(key, epoch, news)
+        else:
+            self._journal.check_epoch(key, epoch)
         for event in news:
             ledger.apply(event)
             self._announce(key, epoch, event)

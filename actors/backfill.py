@@ -15,8 +15,8 @@ from actors.dispatcher import DispatcherOptions
 from actors.job import ActorClasses, JobActors, JobSetup
 from actors.run import closed_end
 from actors.runtime import Runtime, ray_runtime
-from ingest.errors import ClusterError, SettingsChangedError, SourceChangedError
-from ingest.journal import Journal, RunEnd, StreamRow
+from ingest.errors import ClusterError, LeaseHeldError, SettingsChangedError, SourceChangedError
+from ingest.journal import Journal, RegisteredRun, RunEnd, StreamRow
 from ingest.ledger import StreamState
 from ingest.plan import RunPlan
 from ingest.retry import RetryPolicy
@@ -194,15 +194,28 @@ def _register(journal: Journal, request: BackfillRequest, wave: Sequence[int], j
     for seq in wave:
         plan = request.plans[seq]
         try:
-            entered = journal.register(
-                job_id, seq, request.destination, plan.spec.canonical_path, plan, restart=request.restart
-            )
-        except (SettingsChangedError, SourceChangedError) as exc:
+            entered = _entered(journal, request, seq, job_id)
+        except (LeaseHeldError, SettingsChangedError, SourceChangedError) as exc:
             refused[seq] = RunResult(plan, None, RunEnd("failed", str(exc), exc.hint))
             continue
         if entered.state is StreamState.CLOSED and entered.same_as is None:
             journal.end_run(job_id, entered.key, closed_end(entered.lost, entered.chunks, before=True))
     return refused
+
+
+def _entered(journal: Journal, request: BackfillRequest, seq: int, job_id: str) -> RegisteredRun:
+    """Register a run; where it replaces a stream of a dead job, after that job's lease has ended."""
+    plan = request.plans[seq]
+    path = plan.spec.canonical_path
+    seen_until_s: float | None = None
+    while True:
+        try:
+            return journal.register(job_id, seq, request.destination, path, plan, restart=request.restart)
+        except LeaseHeldError as exc:
+            if seen_until_s is not None and exc.until_s > seen_until_s:
+                raise  # renewed: that job is alive
+            seen_until_s = exc.until_s
+            time.sleep(max(exc.until_s - time.time(), 0) + 0.05)
 
 
 def _work(

@@ -146,6 +146,8 @@ class Dispatcher:
         options = self._options
         keys = await self._aggregator.call("open_runs", options.job_id)
         pool = PackerPool(self._spawn_packer, options.packers, options.orders_per_packer, self._sleep)
+        if keys:
+            pool.start()
         destination = self._open_destination()
         tools = RunTools(
             job_id=options.job_id,

@@ -48,14 +48,22 @@ class PackerPool:
         self._changed = asyncio.Condition()
         self._rests: set[asyncio.Task[None]] = set()
 
+    def start(self) -> None:
+        """Make all packers now, so that they start while the first stream is created."""
+        for number in self._busy:
+            self._handle(number)
+
+    def _handle(self, number: int) -> Handle:
+        if number not in self._handles:
+            self._handles[number] = self._spawn(number)
+        return self._handles[number]
+
     async def ask(self, method: str, order: Any) -> Any:
         """Have some packer do it; a lost packer is no answer, so it is asked of another, for as long as it takes."""
         while True:
             number = await self._take()
             try:
-                handle = self._handles.get(number)
-                if handle is None:
-                    handle = self._handles[number] = self._spawn(number)
+                handle = self._handle(number)
                 return await handle.call(method, order)
             except ActorLostError as exc:
                 logger.info("packer %d: %s; its chunk goes to another", number, exc)

@@ -270,6 +270,8 @@ class StreamLedger:
             case Sealed(chunks):
                 if self.expected is not None and self.expected != chunks:
                     raise self._illegal(event, f"it is sealed at {self.expected} chunks")
+                if max((*self.confirmed, *self.lost), default=-1) >= chunks:
+                    raise self._illegal(event, f"it has chunk {max((*self.confirmed, *self.lost))} already")
                 return self.expected is None
             case CloseBegun():
                 if self.state is StreamState.OPEN and not self.is_whole():

@@ -1,4 +1,4 @@
-"""The final statement about a stream: what was sent, when it was captured, what is missing, and a digest over it all."""
+"""The final statement about a stream: what was sent and when it was captured, what is missing, a digest over it all."""
 
 from __future__ import annotations
 

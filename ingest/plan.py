@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.errors import SettingsError, SourceTimeError
+from ingest.rates import NS_PER_S
 from ingest.sources.base import SourceInfo, SourceSpec, StartFrom
 from ingest.timing import (
     NS_PER_MS,
-    NS_PER_S,
     Finding,
     TimeError,
     Timeline,

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.errors import SettingsError, SourceTimeError
+from ingest.rates import NS_PER_S, rate_bounds
 
 __all__ = [
     "EPICS_EPOCH_OFFSET_S",
+    "NS_PER_MS",
     "Finding",
     "RateSegment",
     "TimeError",
@@ -33,11 +35,9 @@ __all__ = [
 EPICS_EPOCH_OFFSET_S = 631_152_000
 """Seconds from 1970-01-01 to 1990-01-01 UTC, where EPICS counts from (EPICS base, ``epicsTime.h``)."""
 
-NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 GAP_PERIODS = 1.5
 MAX_FPS = 1e6
-MAX_RATE_SEGMENTS = 64
 _MEDIAN_WINDOW = 31
 _MEAN_REACH = 256
 _MUCH_JITTER = 0.3
@@ -169,6 +169,8 @@ def fit_timeline(timestamps_ns: NDArray[np.int64], *, fps: float | None = None) 
     Holds about 60 bytes per frame.
     """
     n = len(timestamps_ns)
+    if fps is not None:
+        check_fps(fps)
     steps = np.diff(timestamps_ns).astype(np.float64)
     findings = _order_findings(timestamps_ns, steps)
     period = _typical_period(timestamps_ns, steps)
@@ -178,14 +180,14 @@ def fit_timeline(timestamps_ns: NDArray[np.int64], *, fps: float | None = None) 
                 f"the stamps of the {n} frame(s) do not advance, so they give no frame rate",
                 hint="pass --fps; the first stamp is then taken as the start",
             )
-        return Timeline(check_fps(fps), (RateSegment(0, n, fps),), (), findings)
+        return Timeline(fps, (RateSegment(0, n, fps),), (), findings)
     local = _local_periods(timestamps_ns, steps, period)
     jumps = _jumps(timestamps_ns, steps, local)
     findings += tuple(_jump_finding(int(i), steps[i], local[i]) for i in jumps)
     smooth = steps.copy()
     smooth[jumps] = local[jumps]
     curve = np.concatenate(([0.0], np.cumsum(smooth)))
-    bounds = [0, n] if fps is not None else _rate_bounds(curve)
+    bounds = [0, n] if fps is not None else rate_bounds(curve)
     gaps = (jumps + 1).tolist()
     segments = tuple(
         RateSegment(a, b, fps if fps is not None else _rate(_common_period(timestamps_ns, a, b, gaps, curve)))
@@ -195,9 +197,14 @@ def fit_timeline(timestamps_ns: NDArray[np.int64], *, fps: float | None = None) 
         Finding("rate change", f"the rate changes from {a.fps:.4g} to {b.fps:.4g} fps for good", b.start)
         for a, b in pairwise(segments)
     )
+    if any(not 0 < segment.fps <= MAX_FPS for segment in segments):
+        raise SourceTimeError(
+            f"the stamps of the {n} frames are in such disorder that they give no frame rate",
+            hint="pass --fps; the first stamp is then taken as the start",
+        )
     main = max(segments, key=lambda s: s.stop - s.start)
     breaks = sorted({*gaps, *bounds[1:-1]})
-    return Timeline(check_fps(main.fps, "the rate that the stamps give"), segments, tuple(breaks), findings)
+    return Timeline(main.fps, segments, tuple(breaks), findings)
 
 
 def _order_findings(timestamps_ns: NDArray[np.int64], steps: NDArray[np.float64]) -> tuple[Finding, ...]:
@@ -321,76 +328,6 @@ def _jump_finding(i: int, step_ns: float, period_ns: float) -> Finding:
     if step_ns > 0:
         return Finding("gap", f"{step_ns / NS_PER_S:.3f} s without frames ({max(lost, 1)} missing)", i + 1)
     return Finding("gap", f"the clock jumps by {step_ns / NS_PER_S:.3f} s", i + 1)
-
-
-def _rate_bounds(curve: NDArray[np.float64]) -> list[int]:
-    """Frame indices between which the rate is one: binary segmentation of the gap-free curve."""
-    bounds = [0, len(curve)]
-    todo = [(0, len(curve))]
-    while todo and len(bounds) <= MAX_RATE_SEGMENTS:
-        a, b = todo.pop()
-        cut_at = _rate_change(curve[a:b])
-        if cut_at is not None:
-            bounds.append(a + cut_at)
-            todo += [(a, a + cut_at), (a + cut_at, b)]
-    return sorted(bounds)
-
-
-def _rate_change(curve: NDArray[np.float64]) -> int | None:
-    """Where two rates describe the curve much better than one; None: nowhere."""
-    n = len(curve)
-    if n < 32:
-        return None
-    slope = _slope(curve)
-    if slope <= 0:
-        return None
-    at = _best_cut(curve)
-    left, right = curve[:at], curve[at:]
-    fast = min(_slope(left), _slope(right))
-    if fast <= 0:
-        return None
-    # Two seconds: the platform's shortest chunk, over which a wrong rate adds up.
-    span = max(4, math.ceil(2 * NS_PER_S / fast))
-    if min(len(left), len(right)) < min(span, n // 4):
-        return None
-    one = _window_rms(curve, slope, span)
-    two = math.hypot(
-        _window_rms(left, _slope(left), span) * math.sqrt(len(left) / n),
-        _window_rms(right, _slope(right), span) * math.sqrt(len(right) / n),
-    )
-    return at if one > fast / 4 and two < 0.7 * one else None
-
-
-def _slope(curve: NDArray[np.float64]) -> float:
-    x = np.arange(len(curve)) - (len(curve) - 1) / 2
-    return float(x @ (curve - curve.mean()) / (x @ x)) if len(curve) > 1 else 0.0
-
-
-def _best_cut(curve: NDArray[np.float64]) -> int:
-    """The cut (at least 8 frames from both ends) that leaves the least squares to two free lines."""
-    n = len(curve)
-    x = np.arange(n, dtype=np.float64)
-    y = curve - curve[0] - (curve[-1] - curve[0]) * x / (n - 1)
-    cuts = np.arange(8, n - 7)
-    sse = _line_sse(x, y, cuts) + _line_sse(x, y[::-1], n - cuts)
-    return int(cuts[np.argmin(sse)])
-
-
-def _line_sse(x: NDArray[np.float64], y: NDArray[np.float64], counts: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Sum of squares that the best line leaves over the first `counts` points, from running sums."""
-    m = counts.astype(np.float64)
-    sy, sxy, syy = (np.cumsum(v)[counts - 1] for v in (y, x * y, y * y))
-    sxx = (m**3 - m) / 12
-    cov = sxy - (m - 1) / 2 * sy
-    return np.asarray(np.maximum(syy - sy**2 / m - cov**2 / sxx, 0))
-
-
-def _window_rms(curve: NDArray[np.float64], slope: float, span: int) -> float:
-    """RMS distance of the stamps from a line of `slope` that is refitted every `span` frames."""
-    span = min(span, len(curve))
-    whole = len(curve) // span * span
-    residuals = (curve[:whole] - slope * np.arange(whole)).reshape(-1, span)
-    return float(np.sqrt(np.mean(np.var(residuals, axis=1))))
 
 
 def _rate(period_ns: float) -> float:

@@ -1,4 +1,4 @@
-"""Helpers of several tests: small runs on disk, a server in a thread that can be made to misbehave, the system without Ray."""
+"""Helpers of several tests: runs on disk, a server that can be made to misbehave, the system without Ray."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def test_changed_settings_are_refused_and_named(journal, path, options, name, be
 
 
 def test_two_changed_settings_are_both_named(journal):
-    begin(journal)
+    begin(journal, events=OPENING)
     with pytest.raises(
         SettingsChangedError, match=r"chunk_size was 240 and is 300, rotations_per_min was 0\.0 and is 6"
     ):
@@ -193,6 +193,9 @@ def test_another_destination_is_another_stream(journal):
 def test_a_restart_begins_another_stream_and_says_which_it_replaces(journal, a_plan):
     key, epoch = begin(journal, events=OPENING)
     journal.record(key, epoch, confirmed(0))
+    with pytest.raises(LeaseHeldError):
+        register(journal, "job2", a_plan=a_plan, restart=True)
+    journal.release(key, epoch)
     fresh = register(journal, "job2", a_plan=a_plan, restart=True)
     assert fresh.key != key
     assert (fresh.state, fresh.confirmed) == (StreamState.PLANNED, 0)
@@ -203,12 +206,27 @@ def test_a_restart_begins_another_stream_and_says_which_it_replaces(journal, a_p
 
 
 def test_a_stream_that_is_gone_is_replaced(journal):
-    key, _ = begin(journal, events=[*OPENING, StreamGone("silent for 2 hours")])
+    key, epoch = begin(journal, events=[*OPENING, StreamGone("silent for 2 hours")])
     assert journal.load(key).gone_reason == "silent for 2 hours"
+    journal.release(key, epoch)
     fresh = register(journal, "job2")
     assert fresh.key != key
     assert fresh.state is StreamState.PLANNED
     assert journal.row(fresh.key).replaces == "s1"
+
+
+def test_settings_may_change_as_long_as_nothing_was_sent(journal):
+    first = register(journal)
+    second = register(journal, "job2", a_plan=plan(chunk_size=300))
+    assert second.key != first.key
+    assert [row.key for row in journal.streams()] == [second.key]
+
+
+def test_replacing_a_stream_that_was_never_created_is_idempotent(journal):
+    key, _ = begin(journal, events=[CreateBegun(), StreamGone("failed")])
+    fresh = journal.replace("job1", key)
+    assert fresh != key
+    assert journal.replace("job1", key) == fresh
 
 
 def test_replacing_is_idempotent(journal):

@@ -91,7 +91,8 @@ def _say_delivered(result: RunResult, seconds: float) -> None:
     busy_s = max(row.ended_s - row.started_s, 1e-3)
     click.echo(
         f"3. backfilled on a local Ray: {row.confirmed} of {row.chunks} chunks confirmed, "
-        f"{row.bytes_in / 1e6:.0f} MB in, {row.bytes_out / 1e6:.0f} MB out, {busy_s:.1f} s ({seconds:.1f} s with the start of Ray)"
+        f"{row.bytes_in / 1e6:.0f} MB in, {row.bytes_out / 1e6:.0f} MB out, "
+        f"{busy_s:.1f} s ({seconds:.1f} s with the start of Ray)"
     )
 
 

@@ -20,7 +20,8 @@ CREATE TABLE IF NOT EXISTS streams (
     identity TEXT NOT NULL, plan BLOB NOT NULL, frames INTEGER NOT NULL, bytes_in INTEGER NOT NULL,
     state TEXT NOT NULL, data_id TEXT, expected INTEGER, gone_reason TEXT,
     epoch INTEGER NOT NULL DEFAULT 0, lease_holder TEXT, lease_until_s REAL NOT NULL DEFAULT 0,
-    registered_s REAL NOT NULL, closed_s REAL, replaces TEXT, superseded INTEGER NOT NULL DEFAULT 0);
+    registered_s REAL NOT NULL, closed_s REAL, replaces TEXT,
+    superseded INTEGER NOT NULL DEFAULT 0, superseded_by TEXT);
 CREATE INDEX IF NOT EXISTS streams_by_fingerprint ON streams (destination, fingerprint);
 CREATE INDEX IF NOT EXISTS streams_by_path ON streams (destination, path);
 CREATE TABLE IF NOT EXISTS receipts (

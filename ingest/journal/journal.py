@@ -36,6 +36,16 @@ __all__ = ["Journal"]
 _PLAN: TypeAdapter[RunPlan] = TypeAdapter(RunPlan)
 
 
+# Counted over the streams asked for only, so that a look at one job does not scan all receipts.
+_ROWS = (
+    "SELECT s.*, j.seq, j.resumed, j.same_as, j.status, j.error, j.hint, j.started_s, j.ended_s, "
+    "(SELECT count(*) FROM receipts r WHERE r.key=s.key) AS confirmed, "
+    "(SELECT coalesce(sum(n_bytes), 0) FROM receipts r WHERE r.key=s.key) AS bytes_out, "
+    "(SELECT count(*) FROM losses l WHERE l.key=s.key) AS lost "
+    "FROM streams s LEFT JOIN job_runs j ON j.key=s.key AND j.job_id=? "
+)
+
+
 def _packed(plan: RunPlan) -> bytes:
     return zlib.compress(_PLAN.dump_json(plan))
 
@@ -75,6 +85,8 @@ class Journal(Database):
             The same recording was sent with other settings.
         SourceChangedError
             The path held another recording.
+        LeaseHeldError
+            A live job is sending what would be replaced.
         """
         identity = json.dumps(plan.identity(), sort_keys=True)
         with self._transaction():
@@ -82,12 +94,11 @@ class Journal(Database):
             if done:
                 return self._registered(done["key"], job_id)
             row = self._earlier(destination, path, plan, identity, restart=restart)
-            replaces = None
-            if row is not None and (restart or row["state"] == StreamState.GONE):
-                self._db.execute("UPDATE streams SET superseded=1 WHERE key=?", (row["key"],))
-                replaces = row["data_id"]
-                row = None
-            key = row["key"] if row is not None else self._insert(destination, path, plan, identity, replaces)
+            old = None
+            if row is not None and (restart or row["state"] == StreamState.GONE or row["identity"] != identity):
+                self._refuse_held(row)
+                old, row = row, None
+            key = row["key"] if row is not None else self._insert(destination, path, plan, identity, old)
             same_as = row["path"] if row is not None and row["path"] != path else None
             confirmed = self._db.execute("SELECT count(*) FROM receipts WHERE key=?", (key,)).fetchone()[0]
             self._db.execute(
@@ -102,13 +113,21 @@ class Journal(Database):
         plan = self.plan(key, job_id)
         with self._transaction():
             old = self._db.execute("SELECT * FROM streams WHERE key=?", (key,)).fetchone()
-            if old["superseded"]:
-                row = self._db.execute("SELECT key FROM streams WHERE replaces=?", (old["data_id"],)).fetchone()
-                return str(row["key"])
-            self._db.execute("UPDATE streams SET superseded=1 WHERE key=?", (key,))
-            new = self._insert(old["destination"], old["path"], plan, old["identity"], old["data_id"])
+            if old["superseded_by"]:
+                return str(old["superseded_by"])
+            new = self._insert(old["destination"], old["path"], plan, old["identity"], old)
             self._db.execute("UPDATE job_runs SET key=?, resumed=0 WHERE job_id=? AND key=?", (new, job_id, key))
             return new
+
+    def _refuse_held(self, row: sqlite3.Row) -> None:
+        now_s = self._clock()
+        if row["lease_holder"] is not None and row["lease_until_s"] > now_s:
+            raise LeaseHeldError(
+                f"{row['path']}: job {row['lease_holder']} has it (its lease ends in "
+                f"{row['lease_until_s'] - now_s:.1f} s unless renewed)",
+                hint="wait for that job, or stop it; then run the same command again",
+                until_s=row["lease_until_s"],
+            )
 
     def _earlier(
         self, destination: str, path: str, plan: RunPlan, identity: str, *, restart: bool
@@ -118,7 +137,8 @@ class Journal(Database):
             (destination, plan.fingerprint, path),
         ).fetchone()
         if row is not None:
-            if row["identity"] != identity and not restart:
+            nothing_sent = row["state"] == StreamState.PLANNED
+            if row["identity"] != identity and not restart and not nothing_sent:
                 before, now = json.loads(row["identity"]), json.loads(identity)
                 changed = ", ".join(
                     f"{name} was {before.get(name)!r} and is {now[name]!r}"
@@ -141,8 +161,10 @@ class Journal(Database):
             )
         return row
 
-    def _insert(self, destination: str, path: str, plan: RunPlan, identity: str, replaces: str | None) -> str:
+    def _insert(self, destination: str, path: str, plan: RunPlan, identity: str, old: sqlite3.Row | None) -> str:
         key = uuid.uuid4().hex
+        if old is not None:
+            self._db.execute("UPDATE streams SET superseded=1, superseded_by=? WHERE key=?", (key, old["key"]))
         self._db.execute(
             "INSERT INTO streams (key, destination, path, fingerprint, name, identity, plan, frames, bytes_in, state, "
             "expected, registered_s, replaces) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
@@ -159,7 +181,7 @@ class Journal(Database):
                 StreamState.PLANNED,
                 len(plan.chunks),
                 self._clock(),
-                replaces,
+                old["data_id"] if old is not None else None,
             ),
         )
         return key
@@ -169,7 +191,7 @@ class Journal(Database):
         return RegisteredRun(key, row.state, row.confirmed, row.lost, row.chunks, row.same_as)
 
     def plan(self, key: str, job_id: str | None = None) -> RunPlan:
-        """Return the plan that a stream was registered with; for a job that has a copy of its source, that of the copy."""
+        """Return the plan that a stream was registered with; for a job with a copy of its source, that of the copy."""
         with mapped(self.path):
             row = self._db.execute(
                 "SELECT coalesce(j.plan, s.plan) AS plan FROM streams s LEFT JOIN job_runs j "
@@ -209,13 +231,8 @@ class Journal(Database):
             row = self._db.execute(
                 "SELECT epoch, lease_holder, lease_until_s, path FROM streams WHERE key=?", (key,)
             ).fetchone()
-            if row["lease_holder"] not in (None, holder) and row["lease_until_s"] > now_s:
-                raise LeaseHeldError(
-                    f"{row['path']}: job {row['lease_holder']} has it (its lease ends in "
-                    f"{row['lease_until_s'] - now_s:.1f} s unless renewed)",
-                    hint="wait for that job, or stop it; then run the same command again",
-                    until_s=row["lease_until_s"],
-                )
+            if row["lease_holder"] != holder:
+                self._refuse_held(row)
             self._db.execute(
                 "UPDATE streams SET epoch=epoch+1, lease_holder=?, lease_until_s=? WHERE key=?",
                 (holder, now_s + ttl_s, key),
@@ -262,11 +279,12 @@ class Journal(Database):
             The lease was taken over; nothing was written.
         """
         with self._transaction():
-            self._fence(key, epoch)
+            self.check_epoch(key, epoch)
             for event in events:
                 self._write(key, epoch, event)
 
-    def _fence(self, key: str, epoch: int) -> None:
+    def check_epoch(self, key: str, epoch: int) -> None:
+        """Raise StaleEpochError if a stream's lease was taken over since `epoch`."""
         current = self._db.execute("SELECT epoch FROM streams WHERE key=?", (key,)).fetchone()["epoch"]
         if current != epoch:
             raise StaleEpochError(
@@ -339,13 +357,5 @@ class Journal(Database):
         return self._rows("WHERE s.superseded=0 ORDER BY s.registered_s DESC", (None,))
 
     def _rows(self, where: str, parameters: tuple[object, ...]) -> list[StreamRow]:
-        # Aggregated over the streams asked for only, so that a status poll of one job does not scan all receipts.
-        query = (  # noqa: S608 - `where` is one of our own clauses
-            "SELECT s.*, j.seq, j.resumed, j.same_as, j.status, j.error, j.hint, j.started_s, j.ended_s, "
-            "(SELECT count(*) FROM receipts r WHERE r.key=s.key) AS confirmed, "
-            "(SELECT coalesce(sum(n_bytes), 0) FROM receipts r WHERE r.key=s.key) AS bytes_out, "
-            "(SELECT count(*) FROM losses l WHERE l.key=s.key) AS lost "
-            f"FROM streams s LEFT JOIN job_runs j ON j.key=s.key AND j.job_id=? {where}"
-        )
         with mapped(self.path):
-            return [stream_row(row) for row in self._db.execute(query, parameters).fetchall()]
+            return [stream_row(row) for row in self._db.execute(_ROWS + where, parameters).fetchall()]

@@ -301,9 +301,12 @@ def test_replacing_needs_the_lease(aggregator, house):
 
 
 def test_a_restart_is_passed_on(aggregator):
-    key, _ = begin(aggregator)
+    key, epoch = begin(aggregator, events=OPENING)
     with pytest.raises(SettingsChangedError):
         aggregator.register("job2", 0, TO, PATH, plan(chunk_size=300))
+    with pytest.raises(LeaseHeldError):
+        aggregator.register("job2", 0, TO, PATH, plan(chunk_size=300), True)
+    aggregator.end_run("job1", key, epoch, RunEnd("partial"))
     assert aggregator.register("job2", 0, TO, PATH, plan(chunk_size=300), True).key != key
 
 

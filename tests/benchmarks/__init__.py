@@ -1,1 +1,1 @@
-"""Benchmarks: each prints ratios of things measured within one run. `make bench`, or `python -m tests.benchmarks NAME`."""
+"""Each prints ratios of things measured within one run: `make bench`, or `python -m tests.benchmarks NAME`."""

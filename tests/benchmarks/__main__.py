@@ -187,8 +187,9 @@ def timelines(folder: Path) -> None:
         error = time_error(stamps, ranges, starts, rates)
         took = time.perf_counter() - began
         print(
-            f"times, {name}: {len(ranges)} chunks, ideal {-(-len(stamps) // size)}; worst error {error.worst_ms:.2f} ms, "
-            f"p99 {error.p99_ms:.2f} ms, {error.over_bound} of {len(stamps)} frames over half a period + 1 ms; {took:.2f} s"
+            f"times, {name}: {len(ranges)} chunks, ideal {-(-len(stamps) // size)}; "
+            f"worst error {error.worst_ms:.2f} ms, p99 {error.p99_ms:.2f} ms, "
+            f"{error.over_bound} of {len(stamps)} frames over half a period + 1 ms; {took:.2f} s"
         )
 
 
