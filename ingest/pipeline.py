@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -141,6 +142,7 @@ class Pipeline:
         self._node = node
         self._telemetry = telemetry or Telemetry()
         self._clock = clock
+        self._local = threading.local()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="pack")
 
     async def run(self, order: ChunkOrder) -> Outcome:
@@ -198,5 +200,9 @@ class Pipeline:
         return frames_digest(self._read(order))
 
     def _read(self, order: ChunkOrder) -> NDArray[np.uint8]:
+        """Return the chunk's frames in memory that this thread uses again for its next chunk."""
+        memory = getattr(self._local, "memory", None)
+        if memory is None or len(memory) < order.n_bytes:
+            memory = self._local.memory = np.empty(order.n_bytes, np.uint8)
         with open_source(order.spec) as source:  # files stay open behind it, one handle a process
-            return source.read(order.task.start, order.task.stop)
+            return source.read(order.task.start, order.task.stop, memory)

@@ -96,6 +96,9 @@ class Platform:
         incoming = await self.run(self._begin, grant)
         try:
             async for piece in body:
+                writing = incoming.in_the_way(piece)
+                if writing is not None:
+                    await asyncio.wrap_future(writing)
                 incoming.feed(piece)
         except BaseException:
             incoming.discard()

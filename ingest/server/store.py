@@ -8,10 +8,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import mmap
 import os
 import secrets
 import shutil
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +29,30 @@ from ingest.shard import INDEX_ENTRY_BYTES, read_index
 
 __all__ = ["Incoming", "ShardFile", "Store", "fsync_path", "put_file", "write_all"]
 
-BLOCK_BYTES = 1 << 20
-MAX_PIECES = 512
-"""Pieces of one writev; Linux takes 1024."""
+BLOCK_BYTES = 2 << 20
+ALIGNMENT_BYTES = 4096
+"""Of addresses, offsets and lengths with O_DIRECT; no disk asks for more (open(2), "O_DIRECT")."""
+IDLE_BUFFERS = 16
+O_DIRECT: int = getattr(os, "O_DIRECT", 0)
+
+_writers = ThreadPoolExecutor(4, thread_name_prefix="write")
+_idle_buffers: deque[mmap.mmap] = deque(maxlen=IDLE_BUFFERS)
+
+
+def _buffer() -> mmap.mmap:
+    """Return a block of page-aligned memory, as O_DIRECT wants it."""
+    try:
+        return _idle_buffers.pop()
+    except IndexError:
+        return mmap.mmap(-1, BLOCK_BYTES)
 
 
 class Incoming:
     """A body on its way to disk, with its CRC-32C; `discard` leaves nothing behind.
+
+    Whole blocks are written past the page cache where the file system can, in a thread, while the next is received:
+    for bodies of tens of megabytes that nobody reads soon, filling the page cache costs more than all the rest (55 ms
+    of processor for 23 MB here). Holds two blocks of 2 MiB.
 
     Parameters
     ----------
@@ -45,32 +67,75 @@ class Incoming:
         self.n_bytes = 0
         self.crc32c = 0
         self._max_bytes = max_bytes
-        self._pieces: list[bytes] = []
-        self._held = 0
         self._fd = -1
+        self._direct = False
+        self._written = 0
+        self._held = 0
+        self._block: mmap.mmap | None = None
+        self._writing: Future[None] | None = None
         if path is not None:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            self._block = _buffer()
+
+    def in_the_way(self, piece: bytes) -> Future[None] | None:
+        """Return the write that has to end before `piece` can be fed without waiting, if there is one."""
+        return self._writing if self._held + len(piece) >= BLOCK_BYTES else None
 
     def feed(self, piece: bytes) -> None:
-        """Take the next piece of the body."""
+        """Take the next piece of the body; waits for a write that is `in_the_way`."""
         self.n_bytes += len(piece)
         if self.n_bytes > self._max_bytes:
             raise ApiError(f"a shard has at most {self._max_bytes} bytes", status=413)
         self.crc32c = google_crc32c.extend(self.crc32c, piece)
-        if self._fd < 0:
+        if self._block is None:
             return
-        self._pieces.append(piece)
-        self._held += len(piece)
-        if self._held >= BLOCK_BYTES or len(self._pieces) == MAX_PIECES:
-            self._flush()
+        view = memoryview(piece)
+        while len(view):
+            n = min(len(view), BLOCK_BYTES - self._held)
+            self._block[self._held : self._held + n] = view[:n]
+            self._held += n
+            view = view[n:]
+            if self._held == BLOCK_BYTES:
+                self._finish_write()
+                self._set_direct(on=True)
+                self._start_write()
 
-    def _flush(self) -> None:
-        # Written as the pieces they came in: joining them would copy every byte once more.
-        pieces, held = self._pieces, self._held
-        self._pieces, self._held = [], 0
-        written = os.writev(self._fd, pieces) if pieces else 0
-        if written < held:
-            write_all(self._fd, memoryview(b"".join(pieces))[written:])
+    def _start_write(self) -> None:
+        block, self._block = self._block, _buffer()
+        if block is None:
+            return
+        self._writing = _writers.submit(self._write, block, self._held, self._written)
+        self._written += self._held
+        self._held = 0
+
+    def _finish_write(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def _write(self, block: mmap.mmap, n_bytes: int, offset: int) -> None:
+        with memoryview(block) as view:
+            done = 0
+            while done < n_bytes:
+                try:
+                    done += os.pwrite(self._fd, view[done:n_bytes], offset + done)
+                except OSError as exc:
+                    if exc.errno != errno.EINVAL or not self._direct:
+                        raise
+                    self._set_direct(on=False)  # this file system cannot
+                if done % ALIGNMENT_BYTES:
+                    self._set_direct(on=False)
+        _idle_buffers.append(block)
+
+    def _set_direct(self, *, on: bool) -> None:
+        if on is self._direct or not O_DIRECT or (on and self._written):
+            return
+        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_SETFL, flags | O_DIRECT if on else flags & ~O_DIRECT)
+        except OSError:
+            return  # tmpfs and the like: through the page cache, then
+        self._direct = on
 
     def finish(self, frames: int, *, fsync: bool) -> None:
         """Check that the file is a shard of `frames` frames, and put it on disk.
@@ -80,7 +145,11 @@ class Incoming:
         ApiError
             400: its index is torn, of another length, or points outside it.
         """
-        self._flush()
+        self._finish_write()
+        self._set_direct(on=False)
+        if self._block is not None and self._held:
+            self._write(self._block, self._held, self._written)
+            self._block = None
         try:
             ShardFile(self._fd, frames).check()
         except FrameDataError as exc:
@@ -93,9 +162,15 @@ class Incoming:
 
     def close(self) -> None:
         """Close the file and keep it."""
+        if self._writing is not None:
+            wait([self._writing])
+            self._writing = None
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        if self._block is not None:
+            _idle_buffers.append(self._block)
+            self._block = None
 
     def discard(self) -> None:
         """Close and remove the file."""

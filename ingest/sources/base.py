@@ -138,8 +138,11 @@ class SourceInfo:
 class Source(Protocol):
     """An open source; made in the process that reads, never pickled."""
 
-    def read(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Return frames `start` to `stop` (exclusive) as (frame, y, x) uint8, scaled by ``spec.scale``."""
+    def read(self, start: int, stop: int, memory: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Return frames `start` to `stop` (exclusive) as (frame, y, x) uint8, scaled by ``spec.scale``.
+
+        In `memory`, (byte,), if it is given and long enough; else in a new array.
+        """
         ...
 
     def close(self) -> None:

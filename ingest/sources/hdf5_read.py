@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import accumulate
 from typing import Any, Self
 
@@ -69,18 +70,20 @@ class Hdf5Source:
         """Frames of the run."""
         return self._starts[-1]
 
-    def read(self, start: int, stop: int) -> NDArray[np.uint8]:
+    def read(self, start: int, stop: int, memory: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Return frames `start` to `stop` (exclusive).
 
         Parameters
         ----------
         start, stop : int
             Frame numbers in the run, across its files.
+        memory : ndarray of uint8, (byte,), optional
+            Where to put them, if it is long enough: taking the same again spares faulting in every page anew.
 
         Returns
         -------
         ndarray of uint8, (frame, y, x)
-            A new array.
+            A new array, or a view of `memory`.
 
         Raises
         ------
@@ -111,7 +114,7 @@ class Hdf5Source:
             with borrow(path) as file:
                 dataset = self._checked(file, finish - first)
                 if out is None:
-                    out = np.empty((stop - start, *dataset.shape[1:]), np.uint8)
+                    out = _array((stop - start, *dataset.shape[1:]), memory)
                 self._read_file(dataset, path, first, slice(begin - first, finish - first), out[begin - start :])
         if out is None:
             raise SettingsError(f"frames {start} to {stop} lie in no file of {self._paths[0]}")
@@ -180,6 +183,13 @@ class Hdf5Source:
             target = out[position - begin : end - begin]
             to_uint8(values, self._scale, out=target, first_frame=first + position)
             position = end
+
+
+def _array(shape: tuple[int, ...], memory: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    n_bytes = math.prod(shape)
+    if memory is None or len(memory) < n_bytes:
+        return np.empty(shape, np.uint8)
+    return memory[:n_bytes].reshape(shape)
 
 
 def _find_damage(dataset: Any, begin: int, finish: int) -> tuple[int, int]:

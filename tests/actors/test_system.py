@@ -247,9 +247,9 @@ def test_a_stream_that_the_platform_failed_is_sent_anew(tmp_path: Path) -> None:
         gone_at_chunk = {"n": 0}
 
         async def three_hours_pass(scope, receive, send):
-            gone_at_chunk["n"] += scope["method"] == "PUT"
-            if gone_at_chunk["n"] == 3:
-                times["now"] += 10_000
+            if scope["method"] == "PUT":
+                gone_at_chunk["n"] += 1
+                times["now"] += 10_000 * (gone_at_chunk["n"] == 3)
             return None
 
         server.wire.act = three_hours_pass

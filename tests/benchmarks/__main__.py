@@ -36,7 +36,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def plan_of(path: Path) -> RunPlan:
-    settings = BackfillSettings(chunk_size=files.CHUNK if path.name.startswith("noisy") else 24)
+    is_noisy = path.name.startswith("noisy")
+    settings = BackfillSettings(
+        fps=files.FPS if is_noisy else files.REAL_FPS, chunk_size=files.CHUNK if is_noisy else files.REAL_CHUNK
+    )
     [candidate] = find_candidates([str(path)], settings, planning=True)
     if candidate.plan is None:
         raise RuntimeError(str(candidate.error))

@@ -13,6 +13,8 @@ from ingest.sources.synthetic_hdf5 import write_hdf5
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "hdf5"
 FPS = 120.0
 CHUNK = 240
+REAL_FPS = 12.0
+REAL_CHUNK = 24
 
 
 def noisy(folder: Path, megabytes: int) -> Path:
@@ -37,5 +39,5 @@ def real(folder: Path, megabytes: int) -> Path | None:
             out = file.create_dataset("frames", (count, *frames.shape[1:]), np.uint8, chunks=(1, *frames.shape[1:]))
             for i in range(count):
                 out[i] = np.roll(frames[i % len(frames)], i, axis=1)
-            file["timestamps"] = 1.7e9 + np.arange(count) / 12.0
+            file["timestamps"] = 1.7e9 + np.arange(count) / REAL_FPS
     return path

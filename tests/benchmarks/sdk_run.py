@@ -8,7 +8,7 @@ import time
 
 import h5py
 
-from tests.benchmarks.files import CHUNK
+from tests.benchmarks.files import CHUNK, REAL_CHUNK
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     streamer = RHEEDStreamer(os.environ["AS_API_KEY"], url)
     with h5py.File(path) as file:
         frames = file[dataset]
-        chunk = CHUNK if float(fps) > 100 else 24
+        chunk = CHUNK if float(fps) > 100 else REAL_CHUNK
         began = time.perf_counter()
         data_id = streamer.initialize(float(fps), 0.0, chunk, stream_name="sdk")
         stamped = ((frames[i : i + chunk], 1_700_000_000_000 + i * 10) for i in range(0, len(frames), chunk))

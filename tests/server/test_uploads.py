@@ -137,7 +137,7 @@ class TestPut:
             api.sealed(data_id)
         assert api.details(data_id)["chunk_list"][0]["puts"] == 1
 
-    @pytest.mark.parametrize("call", ["writev", "fsync"])
+    @pytest.mark.parametrize("call", ["pwrite", "fsync"])
     def test_a_full_disk_is_a_507_and_leaves_nothing(self, start, settings, monkeypatch, call):
         api = start(dataclasses.replace(settings, fsync=True))
         data_id, body = api.create(), pack(frames_of(4)).tobytes()
