@@ -90,6 +90,10 @@ class Aggregator:
             self._ledgers[key] = self._journal.load(key)
         return self._ledgers[key]
 
+    def ping(self) -> bool:
+        """Return True: the aggregator is up."""
+        return True
+
     def register(
         self, job_id: str, seq: int, destination: str, path: str, plan: RunPlan, restart: bool = False
     ) -> RegisteredRun:
@@ -177,7 +181,7 @@ class Aggregator:
 
     def end_run(self, job_id: str, key: str, epoch: int | None, end: RunEnd) -> None:
         """Record how a run ended and give its lease back."""
-        self._journal.end_run(job_id, key, end)
+        self._journal.end_run(job_id, key, end, epoch)
         if epoch is not None:
             self._journal.release(key, epoch)
         self._ledgers.pop(key, None)

@@ -127,12 +127,14 @@ def run_backfill(
     try:
         with ExitStack() as stack:
             runtime: Runtime | None = None
-            for wave in _waves(request.plans):
+            for number, wave in enumerate(_waves(request.plans)):
                 job_id = uuid.uuid4().hex[:12]
-                results |= _register(journal, request, wave, job_id)
+                # A copy is compared with what the first wave sent, not sent anew.
+                restart = request.restart and number == 0
+                results |= _register(journal, request, wave, job_id, restart=restart)
                 if journal.open_runs(job_id) and not stop.is_set():
                     # Not before it is needed: a job with nothing left to do needs no Ray.
-                    runtime = runtime or stack.enter_context(ray_runtime(request.address))
+                    runtime = runtime or stack.enter_context(ray_runtime(request.address, cpus=request.packers))
                     _work(_setup(request, runtime, job_id), journal, watch, stop)
                 results |= {row.seq: _result(request, row) for row in journal.job(job_id)}
     finally:
@@ -168,7 +170,7 @@ def _waves(plans: Sequence[RunPlan]) -> list[list[int]]:
 
 def _setup(request: BackfillRequest, runtime: Runtime, job_id: str) -> JobSetup:
     packers = request.packers or runtime.cpus
-    if not runtime.is_local and packers > runtime.cpus:
+    if packers > runtime.cpus and not runtime.is_local:
         raise ClusterError(
             f"{packers} packers were asked for; the cluster has {runtime.cpus} free CPU(s)",
             hint="pass a smaller --packers, or wait until others are done",
@@ -188,13 +190,15 @@ def _setup(request: BackfillRequest, runtime: Runtime, job_id: str) -> JobSetup:
     )
 
 
-def _register(journal: Journal, request: BackfillRequest, wave: Sequence[int], job_id: str) -> dict[int, RunResult]:
+def _register(
+    journal: Journal, request: BackfillRequest, wave: Sequence[int], job_id: str, *, restart: bool
+) -> dict[int, RunResult]:
     """Enter the runs into the journal, and end those that need no work; return the refused ones."""
     refused = {}
     for seq in wave:
         plan = request.plans[seq]
         try:
-            entered = _entered(journal, request, seq, job_id)
+            entered = _entered(journal, request, seq, job_id, restart=restart)
         except (LeaseHeldError, SettingsChangedError, SourceChangedError) as exc:
             refused[seq] = RunResult(plan, None, RunEnd("failed", str(exc), exc.hint))
             continue
@@ -203,14 +207,14 @@ def _register(journal: Journal, request: BackfillRequest, wave: Sequence[int], j
     return refused
 
 
-def _entered(journal: Journal, request: BackfillRequest, seq: int, job_id: str) -> RegisteredRun:
+def _entered(journal: Journal, request: BackfillRequest, seq: int, job_id: str, *, restart: bool) -> RegisteredRun:
     """Register a run; where it replaces a stream of a dead job, after that job's lease has ended."""
     plan = request.plans[seq]
     path = plan.spec.canonical_path
     seen_until_s: float | None = None
     while True:
         try:
-            return journal.register(job_id, seq, request.destination, path, plan, restart=request.restart)
+            return journal.register(job_id, seq, request.destination, path, plan, restart=restart)
         except LeaseHeldError as exc:
             if seen_until_s is not None and exc.until_s > seen_until_s:
                 raise  # renewed: that job is alive
@@ -226,16 +230,14 @@ def _work(
     actors = JobActors(setup)
     try:
         actors.begin()
-        drained = False
         while True:
             rows = journal.job(job_id)
             watch(rows)
             finished, error = actors.finished()
             if finished or all(row.end for row in rows):
                 break
-            if stop.is_set() and not drained:
-                actors.drain()
-                drained = True
+            if stop.is_set():
+                actors.drain()  # every time: a restarted dispatcher does not know
             time.sleep(POLL_S)
         for row in journal.job(job_id):
             if row.end is None:

@@ -23,6 +23,8 @@ __all__ = ["Dispatcher", "DispatcherOptions"]
 logger = logging.getLogger("rheed_ingest")
 
 UNEXPECTED_LIMIT = 5
+LOST_LIMIT_S = 120.0
+"""How long aggregator or streamer may be away; Ray restarts them in one or two seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +122,16 @@ class Dispatcher:
     async def _guard(self) -> None:
         """Work until done, whatever happens; after a few unexpected errors in a row, end the open runs with it."""
         failures = 0
+        lost_since_s: float | None = None
         while not self._finished.is_set():
             try:
                 await self._work()
                 self._finished.set()
-            except ActorLostError:
+            except ActorLostError as exc:
+                lost_since_s = lost_since_s or self._clock()
+                if self._clock() - lost_since_s > LOST_LIMIT_S:
+                    await self._give_up(exc)
+                    return
                 await self._sleep(0.3)
             except Exception as exc:
                 failures += 1
@@ -170,6 +177,7 @@ class Dispatcher:
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
         finally:
+            pool.stop()
             heartbeat.cancel()
             with suppress(asyncio.CancelledError):
                 await heartbeat
@@ -177,7 +185,13 @@ class Dispatcher:
 
     async def _one(self, run: RunTask, slots: asyncio.Semaphore) -> None:
         async with slots:
-            await run.work()
+            try:
+                await run.work()
+            except ActorLostError:
+                raise
+            except Exception as exc:  # one run's fault ends that run, not the others
+                logger.exception("run %s", run.key)
+                await run.fail(f"{type(exc).__name__}: {exc}", getattr(exc, "hint", None))
 
     async def _renew(self) -> None:
         while True:

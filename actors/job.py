@@ -172,7 +172,8 @@ class JobActors:
         """
         # The handles are kept: a named actor that is not detached dies with the last of them.
         self._started = {role: self._start(role) for role in ("aggregator", "streamer", "dispatcher")}
-        self._ask("ping")
+        for role in self._started:
+            self._ask("ping", role)
 
     def finished(self) -> tuple[bool, str | None]:
         """Return what the dispatcher says of its end."""
@@ -187,12 +188,12 @@ class JobActors:
         """Kill the actors; safe to repeat."""
         end_actors(self._setup.options.job_id)
 
-    def _ask(self, method: str) -> Any:
+    def _ask(self, method: str, role: str = "dispatcher") -> Any:
         try:
-            return ray.get(getattr(self._started["dispatcher"], method).remote(), timeout=START_TIMEOUT_S)
+            return ray.get(getattr(self._started[role], method).remote(), timeout=START_TIMEOUT_S)
         except ray.exceptions.GetTimeoutError as exc:
             raise ClusterError(
-                f"the dispatcher has not answered {method!r} in {START_TIMEOUT_S:.0f} s",
+                f"the {role} has not answered {method!r} in {START_TIMEOUT_S:.0f} s",
                 hint="is there room on the cluster? Actors wait for free resources; see `ray status`",
             ) from exc
         except ray.exceptions.RayError as exc:

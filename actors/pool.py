@@ -1,4 +1,4 @@
-"""Packers to choose from: the least busy one that has not just failed."""
+"""Packers to choose from: the least busy one of those that are up."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from actors.handles import ActorLostError, Handle
+from ingest.errors import ClusterError, IngestError
 
 __all__ = ["PackerPool"]
 
 logger = logging.getLogger("rheed_ingest")
 
-QUARANTINE_S = 1.5
-"""A killed packer's calls fail for 1.2 to 2 s until Ray has restarted it (RAY.md 1a)."""
+REST_S = 0.5
+"""Between two looks at a lost packer: its calls fail for 1.2 to 2 s until Ray has restarted it (RAY.md 1a)."""
+START_TIMEOUT_S = 120.0
+LOSSES_LIMIT = 6
+"""An order that ended so many packers, one after the other, is what ends them."""
 
 
 class PackerPool:
-    """Gives each order to a packer, and to another one if that packer is lost.
+    """Gives each order to a packer that is up, and to another one if that packer is lost.
 
     Parameters
     ----------
@@ -43,47 +47,73 @@ class PackerPool:
         self._handles: dict[int, Handle] = {}
         self._busy = dict.fromkeys(range(packers), 0)
         self._limit = orders_per_packer
-        self._resting: set[int] = set()
+        self._up: set[int] = set()
         self._sleep = sleep
         self._changed = asyncio.Condition()
-        self._rests: set[asyncio.Task[None]] = set()
+        self._starts: dict[int, asyncio.Task[None]] = {}
+        self._last_start_error: IngestError | None = None
 
     def start(self) -> None:
-        """Make all packers now, so that they start while the first stream is created."""
+        """Make all packers now, so that they start while the first stream is created. Safe to repeat."""
         for number in self._busy:
-            self._handle(number)
+            if number not in self._up and number not in self._starts:
+                self._begin(number, 0.0)
 
-    def _handle(self, number: int) -> Handle:
-        if number not in self._handles:
-            self._handles[number] = self._spawn(number)
-        return self._handles[number]
+    def stop(self) -> None:
+        """Wait for no packer any more."""
+        for task in self._starts.values():
+            task.cancel()
 
     async def ask(self, method: str, order: Any) -> Any:
-        """Have some packer do it; a lost packer is no answer, so it is asked of another, for as long as it takes."""
-        while True:
+        """Have some packer do it; a lost packer is no answer, so it is then asked of another.
+
+        Raises
+        ------
+        ClusterError
+            No packer starts in two minutes, or the order ended six packers: whatever does that would end them all.
+        IngestError
+            What the packer raised.
+        """
+        self.start()
+        for losses in range(1, LOSSES_LIMIT + 1):
             number = await self._take()
+            handle = self._handles[number]
             try:
-                handle = self._handle(number)
                 return await handle.call(method, order)
             except ActorLostError as exc:
-                logger.info("packer %d: %s; its chunk goes to another", number, exc)
-                if exc.for_ever and self._handles.get(number) is handle:  # and not one that took its place since
-                    self._handles.pop(number, None)
-                self._rest(number)
+                logger.info("packer %d: %s; its order goes to another", number, exc)
+                if self._handles.get(number) is handle and number in self._up:  # and not one that took its place since
+                    self._up.discard(number)
+                    if exc.for_ever:
+                        self._handles.pop(number)
+                    self._begin(number, REST_S)
+                if losses == LOSSES_LIMIT:
+                    raise ClusterError(
+                        f"{losses} packers ended while they worked on it: {exc}",
+                        hint="the file may crash its reader, or memory may be short; try with --packers 1",
+                    ) from exc
             finally:
                 await self._give(number)
+        raise ClusterError("no packer took it")
 
     async def _take(self) -> int:
         async with self._changed:
-            await self._changed.wait_for(lambda: self._free() is not None)
-            number = self._free()
-            if number is None:
-                raise RuntimeError("a free packer was promised")
+            while (number := self._free()) is None:
+                try:
+                    async with asyncio.timeout(START_TIMEOUT_S):
+                        await self._changed.wait()
+                except TimeoutError:
+                    if self._up:
+                        continue  # busy, which may take as long as an upload may be tried
+                    raise ClusterError(
+                        f"no packer is up after {START_TIMEOUT_S:.0f} s: {self._last_start_error or 'no room for one'}",
+                        hint="each packer takes one CPU; see `ray status`, and whether this package is on every node",
+                    ) from self._last_start_error
             self._busy[number] += 1
             return number
 
     def _free(self) -> int | None:
-        free = [(busy, n) for n, busy in self._busy.items() if n not in self._resting and busy < self._limit]
+        free = [(busy, n) for n, busy in self._busy.items() if n in self._up and busy < self._limit]
         return min(free)[1] if free else None
 
     async def _give(self, number: int) -> None:
@@ -91,16 +121,28 @@ class PackerPool:
             self._busy[number] -= 1
             self._changed.notify_all()
 
-    def _rest(self, number: int) -> None:
-        if number in self._resting:
-            return
-        self._resting.add(number)
-        task = asyncio.get_running_loop().create_task(self._wake(number))
-        self._rests.add(task)
-        task.add_done_callback(self._rests.discard)
+    def _begin(self, number: int, after_s: float) -> None:
+        self._starts[number] = asyncio.get_running_loop().create_task(self._bring_up(number, after_s))
 
-    async def _wake(self, number: int) -> None:
-        await self._sleep(QUARANTINE_S)
-        async with self._changed:
-            self._resting.discard(number)
-            self._changed.notify_all()
+    async def _bring_up(self, number: int, after_s: float) -> None:
+        """Make the packer if there is none, and ask until it answers."""
+        try:
+            while True:
+                if after_s:
+                    await self._sleep(after_s)
+                after_s = REST_S
+                if number not in self._handles:
+                    self._handles[number] = self._spawn(number)
+                try:
+                    await self._handles[number].call("ping")
+                except ActorLostError as exc:
+                    self._last_start_error = exc
+                    if exc.for_ever:
+                        self._handles.pop(number)
+                    continue
+                async with self._changed:
+                    self._up.add(number)
+                    self._changed.notify_all()
+                return
+        finally:
+            self._starts.pop(number, None)

@@ -119,6 +119,15 @@ class RunTask:
         self._replaced = False
         self._stopped: IngestError | None = None
 
+    @property
+    def key(self) -> str:
+        """The run's stream in the journal; another one once its platform has failed the first."""
+        return self._key
+
+    async def fail(self, error: str, hint: str | None) -> None:
+        """Record that the run failed for a reason that it does not know itself."""
+        await self._end(RunEnd("failed", error, hint))
+
     async def work(self) -> None:
         """Do everything that is due, and record the end of the run. Safe to repeat.
 
@@ -211,16 +220,22 @@ class RunTask:
     async def _deliver(self, data_id: str, indices: tuple[int, ...]) -> tuple[Instruction, ...]:
         """Give out the chunks within the window until all are answered, or the run has to stop."""
         outbox = Outbox(self._record)
-        async with asyncio.TaskGroup() as group:
-            async for order in self._orders(data_id, indices):
-                await self._tools.window.acquire(order.n_bytes)
-                if self._stopped is not None or self._tools.draining.is_set() or outbox.error is not None:
-                    await self._tools.window.release(order.n_bytes)
-                    break
-                group.create_task(self._one(order, outbox))
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._give_out(data_id, indices, outbox, group)
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
         await outbox.flush()
         due = await self._record([])
         return () if due and isinstance(due[0], DeliverChunks) else due
+
+    async def _give_out(self, data_id: str, indices: Sequence[int], outbox: Outbox, group: asyncio.TaskGroup) -> None:
+        async for order in self._orders(data_id, indices):
+            await self._tools.window.acquire(order.n_bytes)
+            if self._stopped is not None or self._tools.draining.is_set() or outbox.error is not None:
+                await self._tools.window.release(order.n_bytes)
+                return
+            group.create_task(self._one(order, outbox))
 
     async def _orders(self, data_id: str, indices: Sequence[int]) -> AsyncIterator[ChunkOrder]:
         """Have the streamer make the orders, a batch at a time."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,7 +53,7 @@ def ray_runtime(address: str | None, *, cpus: int | None = None) -> Iterator[Run
         Of a cluster (``"auto"``, ``"host:6379"``, ``"ray://..."``); None: start a local Ray, which ends with the block.
         A Ray to which this process is connected already is used and left alone.
     cpus : int, optional
-        Processors of a local Ray; default: those that this process may use.
+        The least number of processors that a local Ray shall believe in; default: those that this process may use.
 
     Raises
     ------
@@ -78,6 +80,8 @@ def _connect(address: str | None, cpus: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # It warns that token authentication is on, as it should be.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    # Ray takes SIGTERM for itself; whoever handled it before shall have it back.
+    before = signal.getsignal(signal.SIGTERM)
     quiet = {"log_to_driver": False, "configure_logging": False}
     try:
         if address is not None:
@@ -85,7 +89,7 @@ def _connect(address: str | None, cpus: int | None) -> None:
             return
         ray.init(
             address="local",
-            num_cpus=cpus or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            num_cpus=max(cpus or 0, _usable_cpus()),
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             **quiet,
@@ -98,6 +102,13 @@ def _connect(address: str | None, cpus: int | None) -> None:
         ) from exc
     finally:
         _protect_token()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _usable_cpus() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _protect_token() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from actors.handles import Handle
 from ingest.destinations import Destination, link_or_close, open_destination
 from ingest.errors import LinkError, UnreachableError
-from ingest.ledger import CreateBegun, StreamCreated, StreamGone, StreamLinked
+from ingest.ledger import CreateBegun, CreateStream, StreamCreated, StreamGone, StreamLinked
 from ingest.pipeline import ChunkOrder, orders_of
 from ingest.plan import RunPlan
 from ingest.retry import RetryPolicy
@@ -15,6 +16,8 @@ from ingest.telemetry import Secret, Telemetry
 from ingest.wire.models import check_settings
 
 __all__ = ["RHEEDStreamerState"]
+
+PLANS_KEPT = 16
 
 
 class RHEEDStreamerState:
@@ -48,7 +51,7 @@ class RHEEDStreamerState:
         self._retry = retry
         self._telemetry = telemetry or Telemetry()
         self._opened: Destination | None = None
-        self._plans: dict[str, RunPlan] = {}
+        self._plans: OrderedDict[str, RunPlan] = OrderedDict()
 
     @property
     def _destination(self) -> Destination:
@@ -79,7 +82,10 @@ class RHEEDStreamerState:
         check_settings(settings)
         resolved = await self._destination.resolve(settings)
         if data_id is None:
-            await self._aggregator.call("record", key, epoch, [CreateBegun()])
+            due = await self._aggregator.call("record", key, epoch, [CreateBegun()])
+            # Ray may make this call again after it was half done: then the stream is there already.
+            data_id = next((step.data_id for step in due if not isinstance(step, CreateStream)), None)
+        if data_id is None:
             self._telemetry.emit("create_posting", key)
             # The key names the stream's place in the journal: the same for every try, whoever makes it.
             data_id = await self._destination.open_stream(settings, idempotency_key=key)
@@ -93,8 +99,18 @@ class RHEEDStreamerState:
             await self._aggregator.call("record", key, epoch, [StreamGone(str(exc))])
             raise
         await self._aggregator.call("record", key, epoch, [StreamLinked()])
-        self._plans[data_id] = plan
+        self._remember(data_id, plan)
         return data_id
+
+    def _remember(self, data_id: str, plan: RunPlan) -> None:
+        self._plans[data_id] = plan
+        self._plans.move_to_end(data_id)
+        while len(self._plans) > PLANS_KEPT:
+            self._plans.popitem(last=False)
+
+    async def ping(self) -> bool:
+        """Return True: the streamer is up."""
+        return True
 
     async def aclose(self) -> None:
         """Let go of connections; the end of the process does the same. Safe to repeat."""
@@ -112,6 +128,8 @@ class RHEEDStreamerState:
         indices : sequence of int
             Which chunks; a few hundred at a time keep the answer small.
         """
-        if data_id not in self._plans:  # another process initialized it
-            self._plans[data_id] = await self._aggregator.call("plan", job_id, key)
-        return orders_of(key, data_id, self._plans[data_id], indices)
+        plan = self._plans.get(data_id)
+        if plan is None:  # another process initialized it, or it was long ago
+            plan = await self._aggregator.call("plan", job_id, key)
+        self._remember(data_id, plan)
+        return orders_of(key, data_id, plan, indices)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.destinations import Destination
-from ingest.errors import AuthenticationError, FrameDataError, IngestError, RefusedError, StreamGoneError
+from ingest.errors import FrameDataError, IngestError, RefusedError
 from ingest.ledger import Receipt
 from ingest.plan import ChunkTask, RunPlan
 from ingest.shard import DEFAULT_LEVEL, Shard, frames_digest, pack
@@ -103,6 +103,14 @@ def orders_of(key: str, data_id: str, plan: RunPlan, indices: Sequence[int]) -> 
     return orders
 
 
+REFUSED_CHUNK = frozenset({400, 413, 422})
+"""What says that this chunk will never do; other refusals (a redirect, 402, 405) are about run or platform."""
+
+
+def _refuses_the_chunk(error: IngestError) -> bool:
+    return isinstance(error, RefusedError) and error.status in REFUSED_CHUNK
+
+
 class Pipeline:
     """Delivers chunks, reading and packing in `threads` threads while earlier ones are on the wire.
 
@@ -152,12 +160,10 @@ class Pipeline:
             shard, digest = await self._in_thread(self._read_and_pack, order)
             delivery = await self._destination.deliver(order.data_id, index, order.meta, shard)
             self._telemetry.emit("chunk_put", order.key, index)
-        except (StreamGoneError, AuthenticationError) as exc:
-            return Failed(index, exc)
-        except (FrameDataError, RefusedError) as exc:
+        except FrameDataError as exc:
             return Lost(index, str(exc))
         except IngestError as exc:
-            return Failed(index, exc)
+            return Lost(index, str(exc)) if _refuses_the_chunk(exc) else Failed(index, exc)
         return Delivered(
             Receipt(
                 index=index,

@@ -217,9 +217,37 @@ def test_a_stream_that_is_gone_is_replaced(journal):
 
 def test_settings_may_change_as_long_as_nothing_was_sent(journal):
     first = register(journal)
-    second = register(journal, "job2", a_plan=plan(chunk_size=300))
-    assert second.key != first.key
-    assert [row.key for row in journal.streams()] == [second.key]
+    corrected = plan(chunk_size=300, name="another name")
+    second = register(journal, "job2", a_plan=corrected)
+    assert second.key == first.key
+    assert journal.plan(first.key) == corrected
+    assert [row.name for row in journal.streams()] == ["another name"]
+    reexported = plan(source(fingerprint="f9"))
+    assert register(journal, "job3", a_plan=reexported).key == first.key
+    assert journal.plan(first.key).fingerprint == "f9"
+
+
+def test_a_planned_run_that_a_live_job_has_is_not_changed(journal):
+    begin(journal)
+    with pytest.raises(LeaseHeldError):
+        register(journal, "job2", a_plan=plan(chunk_size=300))
+
+
+def test_names_asked_for_later_are_noted_and_do_not_stand(journal):
+    key, _ = begin(journal, events=OPENING)
+    register(journal, "job2", a_plan=plan(name="another name"))
+    assert "'another name'" in journal.row(key, "job2").note
+    assert journal.plan(key, "job2").settings.name != "another name"
+    assert journal.row(key, "job1").note is None
+
+
+def test_a_stale_incarnation_of_the_same_job_does_not_end_its_run(journal):
+    key, epoch = begin(journal, events=OPENING)
+    newer = journal.lease(key, "job1", 60.0)
+    journal.end_run("job1", key, RunEnd("failed", "stale"), epoch)
+    assert journal.row(key, "job1").end is None
+    journal.end_run("job1", key, RunEnd("complete"), newer)
+    assert journal.row(key, "job1").end == RunEnd("complete")
 
 
 def test_replacing_a_stream_that_was_never_created_is_idempotent(journal):

@@ -135,7 +135,8 @@ def _send(settings: BackfillSettings, destination: str, key: Secret | None, *, a
     else:
         click.echo("\n".join(lines(reports, seconds)))
     if stop.is_set():
-        click.echo(f"interrupted; to resume: {shlex.join(['rheed-ingest', *sys.argv[1:]])}", err=True)
+        again = [argument for argument in sys.argv[1:] if argument != "--restart"]  # which would begin once more
+        click.echo(f"interrupted; to resume: {shlex.join(['rheed-ingest', *again])}", err=True)
         return INTERRUPTED
     return exit_code(reports)
 

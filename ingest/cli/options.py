@@ -113,7 +113,12 @@ def canonical_destination(to: str | None) -> str:
     url = to or os.environ.get("AS_API_ENDPOINT")
     if not url:
         raise SettingsError("no destination", hint="pass --to https://api.atomscale.ai, or set AS_API_ENDPOINT")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as exc:
+        raise SettingsError(f"the destination is not a URL: {exc}", hint="write https://api.atomscale.ai") from exc
+    if parts.query or parts.fragment:
+        raise SettingsError("a destination's URL has no query or fragment", hint="write https://api.atomscale.ai")
     if parts.username or parts.password:
         raise SettingsError("a destination's URL has no user and password in it", hint="the key comes from AS_API_KEY")
     if parts.scheme.lower() in ("http", "https"):

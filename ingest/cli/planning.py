@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ingest.config import BackfillSettings
 from ingest.errors import IngestError, SettingsError, SourceReadError
-from ingest.plan import PlanOptions, RunPlan, plan_run
+from ingest.plan import RunPlan, plan_run
 from ingest.sources import SourceInfo, discover, inspect
 from ingest.sources.base import SourceSpec
 
@@ -65,7 +65,8 @@ def find_candidates(
         raise SettingsError(
             f"nothing to ingest in {', '.join(sources) or 'no sources'}", hint="name files, folders or globs"
         )
-    return candidates if settings.name is None or len(candidates) == 1 else [_renamed(c, settings) for c in candidates]
+    name = settings.name
+    return candidates if name is None or len(candidates) == 1 else [_renamed(c, name) for c in candidates]
 
 
 def _candidate(spec: SourceSpec, settings: BackfillSettings, *, planning: bool) -> Candidate:
@@ -76,16 +77,18 @@ def _candidate(spec: SourceSpec, settings: BackfillSettings, *, planning: bool) 
         path = info.spec.canonical_path
         # Rates and gaps do not depend on the start, so that a look at the run needs none.
         known = info if info.start_ns is not None or planning else replace(info, start_ns=0, start_from="user")
-        return Candidate(path, info, plan_run(known, settings.plan_options()))
+        plan = plan_run(known, settings.plan_options())
+        # Eight bytes a frame, for all runs of a job, that nobody asks for any more.
+        return Candidate(path, replace(info, timestamps_ns=None, frame_numbers=None), plan)
     except IngestError as exc:
         return Candidate(path, info, error=exc)
     except OSError as exc:
         return Candidate(path, info, error=SourceReadError(f"{path}: {exc}"))
 
 
-def _renamed(candidate: Candidate, settings: BackfillSettings) -> Candidate:
+def _renamed(candidate: Candidate, name: str) -> Candidate:
     """Give each of several runs the user's name and its own."""
     if candidate.plan is None or candidate.info is None:
         return candidate
-    options: PlanOptions = settings.model_copy(update={"name": f"{settings.name} {candidate.info.name}"}).plan_options()
-    return Candidate(candidate.path, candidate.info, plan_run(candidate.info, options))
+    settings = replace(candidate.plan.settings, name=f"{name} {candidate.info.name}")
+    return replace(candidate, plan=replace(candidate.plan, settings=settings))

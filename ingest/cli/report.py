@@ -75,6 +75,8 @@ def _run(report: RunReport) -> dict[str, Any]:
     findings = finding_lines(plan.findings if plan else ())
     if row and row.same_as and report.status != "failed":
         findings.append(f"same as {row.same_as}")
+    if row and row.note:
+        findings.append(row.note)
     if row and row.replaces:
         findings.append(f"replaces {row.replaces}")
     return {

@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS losses (
     key TEXT NOT NULL, idx INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (key, idx));
 CREATE TABLE IF NOT EXISTS job_runs (
     job_id TEXT NOT NULL, seq INTEGER NOT NULL, key TEXT NOT NULL, resumed INTEGER NOT NULL, same_as TEXT, plan BLOB,
-    status TEXT, error TEXT, hint TEXT, started_s REAL NOT NULL, ended_s REAL, PRIMARY KEY (job_id, key));
+    note TEXT, status TEXT, error TEXT, hint TEXT, started_s REAL NOT NULL, ended_s REAL, PRIMARY KEY (job_id, key));
 """
 NETWORK_FILE_SYSTEMS = frozenset(
     {

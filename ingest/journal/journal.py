@@ -29,7 +29,7 @@ from ingest.ledger import (
     StreamLinked,
     StreamState,
 )
-from ingest.plan import RunPlan
+from ingest.plan import RunPlan, StreamSettings
 
 __all__ = ["Journal"]
 
@@ -38,7 +38,7 @@ _PLAN: TypeAdapter[RunPlan] = TypeAdapter(RunPlan)
 
 # Counted over the streams asked for only, so that a look at one job does not scan all receipts.
 _ROWS = (
-    "SELECT s.*, j.seq, j.resumed, j.same_as, j.status, j.error, j.hint, j.started_s, j.ended_s, "
+    "SELECT s.*, j.seq, j.note, j.resumed, j.same_as, j.status, j.error, j.hint, j.started_s, j.ended_s, "
     "(SELECT count(*) FROM receipts r WHERE r.key=s.key) AS confirmed, "
     "(SELECT coalesce(sum(n_bytes), 0) FROM receipts r WHERE r.key=s.key) AS bytes_out, "
     "(SELECT count(*) FROM losses l WHERE l.key=s.key) AS lost "
@@ -48,6 +48,20 @@ _ROWS = (
 
 def _packed(plan: RunPlan) -> bytes:
     return zlib.compress(_PLAN.dump_json(plan))
+
+
+def _unpacked(packed: bytes) -> RunPlan:
+    return _PLAN.validate_json(zlib.decompress(packed))
+
+
+def _unheeded(before: StreamSettings, now: StreamSettings) -> str | None:
+    """Say which names were asked for now that a stream does not have: they are given when it is created."""
+    changed = [
+        f"{name} is {getattr(before, name)!r}, not {getattr(now, name)!r}"
+        for name in ("name", "physical_sample", "project_id", "tags")
+        if getattr(before, name) != getattr(now, name)
+    ]
+    return f"created before with other names, which stay: {', '.join(changed)}" if changed else None
 
 
 class Journal(Database):
@@ -95,18 +109,45 @@ class Journal(Database):
                 return self._registered(done["key"], job_id)
             row = self._earlier(destination, path, plan, identity, restart=restart)
             old = None
-            if row is not None and (restart or row["state"] == StreamState.GONE or row["identity"] != identity):
+            if row is not None and row["state"] == StreamState.PLANNED:
+                row = self._planned_anew(row, path, plan, identity)
+            elif row is not None and (restart or row["state"] == StreamState.GONE):
                 self._refuse_held(row)
                 old, row = row, None
             key = row["key"] if row is not None else self._insert(destination, path, plan, identity, old)
             same_as = row["path"] if row is not None and row["path"] != path else None
+            note = None if row is None else _unheeded(_unpacked(row["plan"]).settings, plan.settings)
             confirmed = self._db.execute("SELECT count(*) FROM receipts WHERE key=?", (key,)).fetchone()[0]
             self._db.execute(
-                "INSERT OR IGNORE INTO job_runs (job_id, seq, key, resumed, same_as, plan, started_s) "
-                "VALUES (?,?,?,?,?,?,?)",
-                (job_id, seq, key, confirmed, same_as, _packed(plan) if same_as else None, self._clock()),
+                "INSERT OR IGNORE INTO job_runs (job_id, seq, key, resumed, same_as, plan, note, started_s) "
+                "VALUES (?,?,?,?,?,?,?,?)",
+                (job_id, seq, key, confirmed, same_as, _packed(plan) if same_as else None, note, self._clock()),
             )
             return self._registered(key, job_id)
+
+    def _planned_anew(self, row: sqlite3.Row, path: str, plan: RunPlan, identity: str) -> sqlite3.Row:
+        """Let the new plan stand for a stream of which nothing was ever sent, unless a live job is at it."""
+        if row["lease_holder"] is not None and row["lease_until_s"] > self._clock():
+            if row["identity"] != identity:
+                self._refuse_held(row)
+            return row
+        self._db.execute(
+            "UPDATE streams SET path=?, fingerprint=?, name=?, identity=?, plan=?, frames=?, bytes_in=?, expected=? "
+            "WHERE key=?",
+            (
+                path,
+                plan.fingerprint,
+                plan.settings.name,
+                identity,
+                _packed(plan),
+                plan.frames,
+                plan.bytes_in,
+                len(plan.chunks),
+                row["key"],
+            ),
+        )
+        updated: sqlite3.Row = self._db.execute("SELECT * FROM streams WHERE key=?", (row["key"],)).fetchone()
+        return updated
 
     def replace(self, job_id: str, key: str) -> str:
         """Register a run of a job anew, for a stream that its platform failed; return the new key. Safe to repeat."""
@@ -137,8 +178,7 @@ class Journal(Database):
             (destination, plan.fingerprint, path),
         ).fetchone()
         if row is not None:
-            nothing_sent = row["state"] == StreamState.PLANNED
-            if row["identity"] != identity and not restart and not nothing_sent:
+            if row["identity"] != identity and not restart and row["state"] != StreamState.PLANNED:
                 before, now = json.loads(row["identity"]), json.loads(identity)
                 changed = ", ".join(
                     f"{name} was {before.get(name)!r} and is {now[name]!r}"
@@ -153,7 +193,7 @@ class Journal(Database):
         row = self._db.execute(
             "SELECT * FROM streams WHERE destination=? AND path=? AND superseded=0", (destination, path)
         ).fetchone()
-        if row is not None and not restart:
+        if row is not None and not restart and row["state"] != StreamState.PLANNED:
             raise SourceChangedError(
                 f"{path} is not the recording that was sent from there before (as {row['data_id']}): its "
                 f"fingerprint is {plan.fingerprint}, it was {row['fingerprint']}",
@@ -198,7 +238,7 @@ class Journal(Database):
                 "ON j.key=s.key AND j.job_id=? WHERE s.key=?",
                 (job_id, key),
             ).fetchone()
-        return _PLAN.validate_json(zlib.decompress(row["plan"]))
+        return _unpacked(row["plan"])
 
     def open_runs(self, job_id: str) -> list[str]:
         """Return the keys of a job's runs that have not ended, in order."""
@@ -208,9 +248,16 @@ class Journal(Database):
             ).fetchall()
         return [row["key"] for row in rows]
 
-    def end_run(self, job_id: str, key: str, end: RunEnd) -> None:
-        """Record how a job's run ended; the first word stands."""
+    def end_run(self, job_id: str, key: str, end: RunEnd, epoch: int | None = None) -> None:
+        """Record how a job's run ended; the first word stands.
+
+        With the caller's `epoch`, nothing is recorded if another incarnation of the same job has the lease by now: that
+        one will say how the run ended.
+        """
         with self._transaction():
+            row = self._db.execute("SELECT epoch, lease_holder FROM streams WHERE key=?", (key,)).fetchone()
+            if epoch is not None and row["epoch"] != epoch and row["lease_holder"] == job_id:
+                return
             self._db.execute(
                 "UPDATE job_runs SET status=?, error=?, hint=?, ended_s=? WHERE job_id=? AND key=? AND status IS NULL",
                 (end.status, end.error, end.hint, self._clock(), job_id, key),

@@ -77,6 +77,8 @@ class StreamRow:
         When it ends, Unix seconds.
     seq : int
         The run's place in the job.
+    note : str or None
+        What was asked for now and differs from what the stream was created with.
     """
 
     key: str
@@ -101,6 +103,7 @@ class StreamRow:
     lease_holder: str | None = None
     lease_until_s: float = 0.0
     seq: int = 0
+    note: str | None = None
 
 
 def stream_row(row: sqlite3.Row) -> StreamRow:
@@ -128,4 +131,5 @@ def stream_row(row: sqlite3.Row) -> StreamRow:
         lease_holder=row["lease_holder"],
         lease_until_s=row["lease_until_s"],
         seq=row["seq"] or 0,
+        note=row["note"],
     )

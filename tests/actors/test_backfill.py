@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from pathlib import Path
@@ -121,6 +122,22 @@ def test_two_copies_in_one_job_are_one_stream(platform: ServerProcess, tmp_path:
     results = run_backfill(request(platform, tmp_path / "state", *runs), ignore, threading.Event())
     assert [result.end.status for result in results] == ["complete", "skipped"]
     assert results[1].row.same_as == runs[0][0]
+
+
+def test_a_restart_with_two_copies_sends_one_of_them(platform: ServerProcess, tmp_path: Path) -> None:
+    make_run(tmp_path / "a.h5", seed=6)
+    (tmp_path / "b.h5").write_bytes((tmp_path / "a.h5").read_bytes())
+    runs = [plan_of(tmp_path / "a.h5"), plan_of(tmp_path / "b.h5")]
+    asked = request(platform, tmp_path / "state", *runs, restart=True)
+    results = run_backfill(asked, ignore, threading.Event())
+    assert [result.end.status for result in results] == ["complete", "skipped"]
+
+
+def test_more_packers_than_there_is_room_for_do_not_hold_up_the_job(platform: ServerProcess, tmp_path: Path) -> None:
+    make_run(tmp_path / "a.h5", seed=9)
+    asked = dataclasses.replace(request(platform, tmp_path / "state", plan_of(tmp_path / "a.h5")), packers=7)
+    [result] = run_backfill(asked, ignore, threading.Event())
+    assert result.end.status == "complete"
 
 
 def test_a_ray_client_is_refused_in_words(platform: ServerProcess, tmp_path: Path) -> None:

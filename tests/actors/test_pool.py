@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from actors.handles import ActorLostError
-from actors.pool import QUARANTINE_S, PackerPool
+from actors.pool import LOSSES_LIMIT, REST_S, PackerPool
 from ingest.errors import ClusterError, UnreachableError
 
 
@@ -24,6 +24,7 @@ class FakePackers:
         self.answers: dict[str, asyncio.Future] = {}
         self.sleeps: list[tuple[float, asyncio.Event]] = []
         self.tasks: list[asyncio.Task] = []
+        self.down: set[int] = set()
 
     def spawn(self, number):
         self.spawned.append(number)
@@ -52,8 +53,11 @@ class FakeHandle:
     def __init__(self, packers, number) -> None:
         self.packers, self.number = packers, number
 
-    async def call(self, method, order):
-        assert method == "deliver"
+    async def call(self, method, order=None):
+        if method == "ping":
+            if self.number in self.packers.down:
+                await asyncio.Event().wait()
+            return self.number
         self.packers.asked.append((self.number, order))
         self.packers.answers[order] = asyncio.get_running_loop().create_future()
         return await self.packers.answers[order]
@@ -69,7 +73,7 @@ def run(scenario, packers, orders_per_packer):
         try:
             await asyncio.wait_for(scenario(fakes), 10)
         finally:
-            tasks = [*fakes.tasks, *fakes.pool._rests]
+            tasks = [*fakes.tasks, *fakes.pool._starts.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -85,7 +89,7 @@ def test_the_least_busy_packer_is_asked():
         await fakes.answer("e", "done")
         await fakes.ask("g")
         assert fakes.asked[-1] == (1, "g")
-        assert fakes.spawned == [0, 1, 2], "each is made once, and only when it is needed"
+        assert fakes.spawned == [0, 1, 2], "each is made once"
 
     run(scenario, 3, 3)
 
@@ -119,7 +123,7 @@ def test_a_lost_packer_rests_before_it_is_asked_again():
         await fakes.ask("a")
         await fakes.answer("a", LOST)
         assert fakes.asked == [(0, "a")], "nobody else is there"
-        assert [seconds for seconds, _ in fakes.sleeps] == [QUARANTINE_S]
+        assert [seconds for seconds, _ in fakes.sleeps] == [REST_S]
         await fakes.ask("b")
         assert fakes.asked == [(0, "a")]
         await fakes.wake()
@@ -161,7 +165,6 @@ def test_late_word_of_a_dead_packer_does_not_end_its_successor():
         await fakes.wake()
         assert fakes.asked == [(0, "a"), (0, "b"), (0, "a")]
         await fakes.answer("b", DEAD)
-        await fakes.wake(1)
         assert fakes.asked[-1] == (0, "b")
         assert fakes.spawned == [0, 0]
 
@@ -179,6 +182,44 @@ def test_other_errors_are_the_caller_s(error):
         assert fakes.asked == [(0, "a"), (0, "b")], "its place is free again"
 
     run(scenario, 1, 1)
+
+
+def test_only_packers_that_are_up_are_asked():
+    async def scenario(fakes):
+        fakes.down = {0, 2}
+        for order in "abc":
+            await fakes.ask(order)
+        assert fakes.asked == [(1, "a"), (1, "b")]
+        await fakes.answer("a", "done")
+        assert fakes.asked[-1] == (1, "c")
+
+    run(scenario, 3, 2)
+
+
+def test_an_order_that_ends_one_packer_after_the_other_is_given_up():
+    async def scenario(fakes):
+        await fakes.ask("a")
+        for loss in range(LOSSES_LIMIT):
+            assert len(fakes.asked) == loss + 1
+            await fakes.answer("a", LOST)
+            if loss + 1 < LOSSES_LIMIT:
+                await fakes.wake(loss)
+        assert "6 packers ended" in str(fakes.tasks[0].exception())
+        assert type(fakes.tasks[0].exception()) is ClusterError
+
+    run(scenario, 1, 1)
+
+
+def test_no_packer_at_all_is_said(monkeypatch):
+    monkeypatch.setattr("actors.pool.START_TIMEOUT_S", 0.05)
+
+    async def scenario(fakes):
+        fakes.down = {0, 1}
+        await fakes.ask("a")
+        await asyncio.sleep(0.1)
+        assert "no packer is up" in str(fakes.tasks[0].exception())
+
+    run(scenario, 2, 1)
 
 
 def test_one_that_gives_up_leaves_its_place():

@@ -133,6 +133,101 @@ def test_a_refused_chunk_is_a_reported_loss(tmp_path: Path) -> None:
         assert 2 not in [chunk.index for chunk in chunks]
 
 
+def test_a_redirect_is_no_loss_and_the_run_resumes(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a.h5")
+    named = plan_of(tmp_path / "a.h5")
+
+    async def maintenance_page(scope, receive, send):
+        asked = scope["path"].endswith("upload_urls/") and b"c/2/0/0" in scope["query_string"].replace(b"%2F", b"/")
+        return asked and await answer(send, 302, headers=[(b"location", b"/sorry")])
+
+    with ThreadServer(tmp_path / "server") as server:
+        server.wire.act = maintenance_page
+        [row] = backfill_without_ray(server.url, tmp_path / "state", named)
+        assert (row.end.status, row.state, row.lost) == ("failed", "open", 0)
+        server.wire.act = None
+        [again] = backfill_without_ray(server.url, tmp_path / "state", named, job_id="again")
+        assert (again.end.status, again.data_id) == ("complete", row.data_id)
+        assert_whole(server, again.data_id, run, named[1])
+
+
+def test_a_wrong_sample_is_corrected_by_running_again(tmp_path: Path) -> None:
+    make_run(tmp_path / "a.h5", frames=60, gap=None)
+    wrong = plan_of(tmp_path / "a.h5", sample="12345678-1234-4234-8234-123456789abc")
+    right = plan_of(tmp_path / "a.h5", sample="the right one")
+    with ThreadServer(tmp_path / "server") as server:
+        [row] = backfill_without_ray(server.url, tmp_path / "state", wrong)
+        assert row.end.status == "failed"
+        [again] = backfill_without_ray(server.url, tmp_path / "state", right, job_id="again")
+        assert again.end.status == "complete"
+        assert [stream["sample"]["name"] for stream in streams(server)] == ["the right one"]
+
+
+def test_a_stream_is_created_once_however_often_the_call_is_repeated(tmp_path: Path) -> None:
+    make_run(tmp_path / "a.h5", frames=60, gap=None)
+    named = plan_of(tmp_path / "a.h5")
+    with ThreadServer(tmp_path / "server") as server:
+        system = System(server.url, tmp_path / "state")
+        [key] = system.register(named)
+
+        async def twice() -> None:
+            epoch = (await system.aggregator.call("lease", "job", key)).epoch
+            first = await system._streamer.initialize(key, epoch, named[1], None)
+            assert await system._streamer.initialize(key, epoch, named[1], None) == first
+
+        system.run(twice())
+        creates = [path for method, path in server.wire.requests if (method, path) == ("POST", "/rheed/stream/")]
+        assert len(creates) == 1
+
+
+def test_a_fault_in_one_run_ends_that_run_alone(tmp_path: Path) -> None:
+    runs = {}
+    for name in "ab":
+        make_run(tmp_path / f"{name}.h5", seed=ord(name))
+        runs[name] = plan_of(tmp_path / f"{name}.h5")
+    with ThreadServer(tmp_path / "server") as server:
+        system = System(server.url, tmp_path / "state")
+        bad, _ = system.register(*runs.values())
+        orders = system._streamer.orders
+
+        async def broken(job_id, key, data_id, indices):
+            if key == bad:
+                raise ZeroDivisionError("a bug of ours")
+            return await orders(job_id, key, data_id, indices)
+
+        system._streamer.orders = broken
+        rows = system.work()
+    assert [row.end.status for row in rows] == ["failed", "complete"]
+    assert "a bug of ours" in rows[0].end.error
+
+
+def test_a_chunk_that_ends_every_packer_ends_its_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.pool.REST_S", 0.01)
+    runs = {}
+    for name in "ab":
+        make_run(tmp_path / f"{name}.h5", seed=ord(name))
+        runs[name] = plan_of(tmp_path / f"{name}.h5")
+    packers = []
+
+    class CrashedByChunk1OfA:
+        def __init__(self, url: str) -> None:
+            packers.append(Packer(url, KEY, QUICK, 1))
+            self.handle = LocalHandle(packers[-1])
+
+        async def call(self, method, *args):
+            if args and args[0].task.index == 1 and args[0].spec.paths[0].endswith("a.h5"):
+                raise ActorLostError("segmentation fault")
+            return await self.handle.call(method, *args)
+
+    with ThreadServer(tmp_path / "server") as server:
+        system = System(server.url, tmp_path / "state", spawn=lambda n: CrashedByChunk1OfA(server.url))
+        system.register(*runs.values())
+        system._packers = packers
+        rows = system.work()
+    assert [row.end.status for row in rows] == ["failed", "complete"]
+    assert "packers ended" in rows[0].end.error
+
+
 def test_a_corrupt_hdf5_chunk_loses_only_the_chunk_it_is_in(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:

@@ -211,7 +211,7 @@ def run_trial(
         server.revive()
         lost = folder / "lost-creates.log"
         lost_creates = len(lost.read_text().splitlines()) if lost.exists() else 0
-        wrong += differences(server.url, KEY, made, folder / "state", folder, lost_creates=lost_creates)
+        wrong += differences(server.url, KEY, made, folder / "state", folder, lost_creates=lost_creates, thawed=freeze)
     finally:
         server.stop()
     return TrialResult(seed, time.monotonic() - began, killed(folder), drivers, server.starts, wrong)

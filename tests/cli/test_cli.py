@@ -92,6 +92,8 @@ def test_bad_files_get_a_word_each_and_the_good_one_is_still_inspected(run, tmp_
         (("--level", "99"), "level"),
         (("--to", "ftp://x"), "destination"),
         (("--to", "http://user:pw@x"), "user and password"),
+        (("--to", "http://[abc"), "not a URL"),
+        (("--to", "http://x/?key=1"), "no query"),
         (("--state", "s3://bucket/state"), "local folder"),
     ],
     ids=str,
@@ -233,7 +235,8 @@ class TestOnRay:
 
 
 @pytest.mark.cluster
-def test_ctrl_c_finishes_journals_and_says_how_to_resume(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_finishes_journals_and_says_how_to_resume(tmp_path: Path, number: int) -> None:
     made = make_run(tmp_path / "a.h5", frames=4000)
     _, plan = plan_of(tmp_path / "a.h5")
     environ = {**os.environ, "AS_API_KEY": KEY.reveal(), "XDG_STATE_HOME": str(tmp_path / "state")}
@@ -252,7 +255,7 @@ def test_ctrl_c_finishes_journals_and_says_how_to_resume(tmp_path: Path) -> None
         )
         while sum(method == "PUT" for method, _ in server.wire.requests) < 6 and process.poll() is None:
             time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
         assert re.search(r"to resume: .*backfill .*a\.h5", err)
