@@ -24,8 +24,6 @@ class JobProgress:
     ----------
     console : Console
         Where to; bars if it is a terminal.
-    frames : dict of str to int
-        Frames of each path, to turn chunks into frames.
     clock : callable
         Monotonic seconds.
     """

@@ -19,7 +19,6 @@ from ingest.journal import Journal
 from ingest.retry import RetryPolicy
 from ingest.sources.synthetic import GrowthRun
 from ingest.sources.synthetic_hdf5 import write_hdf5
-from ingest.telemetry import Secret
 from ingest.wire.client import PlatformClient
 from tests.support import KEY, QUICK, System, ThreadServer, answer, backfill_without_ray, make_run, plan_of
 
@@ -364,7 +363,6 @@ def test_two_jobs_on_one_run_the_second_is_refused_while_the_first_lives(tmp_pat
         second = System(server.url, tmp_path / "state", job_id="second", lease_s=0.4)
         first.register(named)
         second.register(named)
-        hold = asyncio.Event()
 
         async def slow(scope, receive, send):
             if scope["method"] == "PUT":
@@ -400,7 +398,6 @@ def test_two_jobs_on_one_run_the_second_is_refused_while_the_first_lives(tmp_pat
         assert "job first has it" in refused.end.error
         assert sent.end.status == "complete"
         assert len(streams(server)) == 1
-        assert not hold.is_set()
 
 
 def test_a_copy_of_a_sent_recording_is_compared_and_not_sent(tmp_path: Path) -> None:
@@ -538,4 +535,3 @@ def test_the_journal_holds_no_key(tmp_path: Path) -> None:
     dump = "\n".join(sqlite3.connect(tmp_path / "state" / "journal.sqlite").iterdump())
     assert KEY.reveal() not in dump
     assert not re.search("signature", dump)
-    assert Secret("x") != KEY
