@@ -251,7 +251,7 @@ def test_ctrl_c_finishes_journals_and_says_how_to_resume(tmp_path: Path, number:
     with ThreadServer(tmp_path / "server") as server:
         server.wire.act = slow
         process = subprocess.Popen(
-            [*command, server.url], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, server.url, "--restart"], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         while sum(method == "PUT" for method, _ in server.wire.requests) < 6 and process.poll() is None:
             time.sleep(0.01)
@@ -259,6 +259,7 @@ def test_ctrl_c_finishes_journals_and_says_how_to_resume(tmp_path: Path, number:
         out, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
         assert re.search(r"to resume: .*backfill .*a\.h5", err)
+        assert "--restart" not in err, "it would throw away what was sent"
         assert "partial" in out
         server.wire.act = None
         resumed = subprocess.run(
