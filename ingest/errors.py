@@ -4,6 +4,8 @@
 
     IngestError
     +-- SettingsError (ValueError)              what the user asked for cannot be
+    |   +-- ArgumentTypeError (TypeError)       an argument of a type that cannot be what it should
+    |   +-- ArgumentRangeError (OverflowError)  a negative number where one counts from 0
     +-- SourceError
     |   +-- SourceNotFoundError (FileNotFoundError)
     |   +-- SourceReadError (OSError)           reading failed; trying again may help
@@ -29,12 +31,21 @@
     |   +-- StaleEpochError                     another job took the run over; this one must end
     |   +-- SettingsChangedError (ValueError)   an earlier job sent this run with other settings
     |   +-- IllegalEventError (RuntimeError)    an event that the stream's state does not allow
+    +-- SpoolError
+    |   +-- SpoolFullError (OSError)            no room; there will be once it drains
+    |   +-- SpoolWriteError (OSError)           the disk refused for another reason
+    |   +-- SpoolReadError (OSError)            the disk did not give it; trying again may help
+    |   +-- SpoolGoneError (FileNotFoundError)  removed meanwhile, by whoever delivered it
+    |   +-- SpoolDamagedError                   a file is not what was written
+    +-- StreamerError (RuntimeError)            what a streamer was asked cannot be done, or did not all arrive
     +-- ClusterError (RuntimeError)             Ray is not there, or not as it must be
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "ArgumentRangeError",
+    "ArgumentTypeError",
     "AuthenticationError",
     "ClusterError",
     "DestinationError",
@@ -57,8 +68,15 @@ __all__ = [
     "SourceNotFoundError",
     "SourceReadError",
     "SourceTimeError",
+    "SpoolDamagedError",
+    "SpoolError",
+    "SpoolFullError",
+    "SpoolGoneError",
+    "SpoolReadError",
+    "SpoolWriteError",
     "StaleEpochError",
     "StreamGoneError",
+    "StreamerError",
     "TruncatedSourceError",
     "UnclosedSourceError",
     "UnknownNameError",
@@ -95,6 +113,14 @@ class IngestError(Exception):
 
 class SettingsError(IngestError, ValueError):
     """What was asked for cannot be done, whatever the data."""
+
+
+class ArgumentTypeError(SettingsError, TypeError):
+    """An argument has a type that it cannot have."""
+
+
+class ArgumentRangeError(SettingsError, OverflowError):
+    """A number is outside of what can be counted."""
 
 
 class SourceError(IngestError):
@@ -233,6 +259,46 @@ class SettingsChangedError(JournalError, ValueError):
 
 class IllegalEventError(JournalError, RuntimeError):
     """The stream's state does not allow this event."""
+
+
+class SpoolError(IngestError):
+    """The disk spool, where live chunks wait for the network, refused something."""
+
+
+class SpoolFullError(SpoolError, OSError):
+    """There is no room for a chunk, and nothing of it was kept; there will be once the spool drains.
+
+    Attributes
+    ----------
+    fits_never : bool
+        Whether an empty spool had no room for it either.
+    """
+
+    fits_never: bool = False
+
+    def __init__(self, message: str, *, hint: str | None = None, fits_never: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.fits_never = fits_never
+
+
+class SpoolWriteError(SpoolError, OSError):
+    """The disk did not do what the spool asked, for another reason than room."""
+
+
+class SpoolReadError(SpoolError, OSError):
+    """What is spooled could not be read just now: permission, open files, IO error."""
+
+
+class SpoolGoneError(SpoolError, FileNotFoundError):
+    """A spooled chunk is not there any more: it was removed, as whoever delivers it does."""
+
+
+class SpoolDamagedError(SpoolError):
+    """A spooled chunk is not what was written; reading it again will not help."""
+
+
+class StreamerError(IngestError, RuntimeError):
+    """What a streamer was asked cannot be done, or some of it did not arrive."""
 
 
 class ClusterError(IngestError, RuntimeError):

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ingest.errors import DestinationError, LinkError, UnreachableError
 from ingest.plan import StreamSettings
 from ingest.shard import Shard
 from ingest.wire.models import ChunkMetadata, Delivery
 
-__all__ = ["Destination", "MissingNames", "ResolvedLinks", "link_or_close", "open_and_link"]
+__all__ = [
+    "Destination",
+    "Linkable",
+    "LinkedSettings",
+    "MissingNames",
+    "ResolvedLinks",
+    "StreamMaker",
+    "link_or_close",
+    "open_and_link",
+]
+
+SettingsT = TypeVar("SettingsT")
+SettingsT_contra = TypeVar("SettingsT_contra", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,49 @@ class MissingNames:
 
     physical_sample: bool = False
     tags: tuple[str, ...] = ()
+
+
+class LinkedSettings(Protocol):
+    """What the settings of every kind of stream say of its links."""
+
+    @property
+    def physical_sample(self) -> str | None:
+        """Name or UUID."""
+        ...
+
+    @property
+    def project_id(self) -> str | None:
+        """UUID."""
+        ...
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Names or UUIDs."""
+        ...
+
+
+class Linkable(Protocol[SettingsT_contra]):
+    """The part of a destination that links streams of one kind, and closes them; see `Destination`."""
+
+    async def link(self, data_id: str, settings: SettingsT_contra, resolved: ResolvedLinks) -> None:
+        """Link a stream to its sample, project and tags."""
+        ...
+
+    async def close_stream(self, data_id: str) -> None:
+        """Close a stream."""
+        ...
+
+
+class StreamMaker(Linkable[SettingsT_contra], Protocol[SettingsT_contra]):
+    """The part of a destination that makes streams of one kind; see `Destination`."""
+
+    async def resolve(self, settings: SettingsT_contra) -> ResolvedLinks:
+        """Find the sample and the tags, creating names that are not there."""
+        ...
+
+    async def open_stream(self, settings: SettingsT_contra, idempotency_key: str) -> str:
+        """Create a stream; return its ``data_id``."""
+        ...
 
 
 class Destination(Protocol):
@@ -119,14 +174,14 @@ class Destination(Protocol):
 
 
 async def link_or_close(
-    destination: Destination, data_id: str, settings: StreamSettings, resolved: ResolvedLinks
+    destination: Linkable[SettingsT], data_id: str, settings: SettingsT, resolved: ResolvedLinks
 ) -> None:
     """Link a new stream; if that fails, close it, so that no stream goes on under the wrong name.
 
     Parameters
     ----------
-    destination : Destination
-        Where the stream is.
+    destination : Linkable
+        Where the stream is, of whatever kind.
     data_id : str
         The stream, already journalled by the caller.
     settings, resolved
@@ -152,7 +207,7 @@ async def link_or_close(
         ) from exc
 
 
-async def _close_after_failure(destination: Destination, data_id: str) -> str:
+async def _close_after_failure(destination: Linkable[SettingsT], data_id: str) -> str:
     try:
         await destination.close_stream(data_id)
     except DestinationError as exc:
@@ -161,8 +216,8 @@ async def _close_after_failure(destination: Destination, data_id: str) -> str:
 
 
 async def open_and_link(
-    destination: Destination,
-    settings: StreamSettings,
+    destination: StreamMaker[SettingsT],
+    settings: SettingsT,
     idempotency_key: str,
     created: Callable[[str], Awaitable[None]],
 ) -> str:
@@ -172,9 +227,9 @@ async def open_and_link(
 
     Parameters
     ----------
-    destination : Destination
+    destination : StreamMaker
         Where to.
-    settings : StreamSettings
+    settings : StreamSettings or TimeseriesSettings
         The stream's.
     idempotency_key : str
         The same for every try at this stream.

@@ -18,6 +18,7 @@ from ingest.server.http import EXCEPTION_HANDLERS, Gate
 from ingest.server.linking import LINKING_ROUTES
 from ingest.server.platform import Platform
 from ingest.server.reading import READING_ROUTES
+from ingest.server.series_api import SERIES_ROUTES
 from ingest.server.settings import ServerSettings
 from ingest.server.streaming import STREAMING_ROUTES
 
@@ -63,6 +64,7 @@ def create_app(settings: ServerSettings) -> Starlette:
             Route("/gateway/time", _time, methods=["GET"]),
             *STREAMING_ROUTES,
             *READING_ROUTES,
+            *SERIES_ROUTES,
             *LINKING_ROUTES,
         ],
         middleware=[Middleware(Gate, keys=settings.api_keys)],

@@ -1,4 +1,4 @@
-"""What the platform knows of streams and chunks; every method is one transaction."""
+"""What the platform knows of RHEED streams and their chunks; every method is one transaction."""
 
 from __future__ import annotations
 
@@ -7,28 +7,18 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from ingest.server.database import Database
 from ingest.server.messages import ChunkInfo, NewStream
 from ingest.server.problems import ApiError, no_such_stream
 from ingest.server.rows import ChunkRow, EndReport, StreamRow
+from ingest.server.streams import Streams, tags_of
 
 __all__ = ["Catalogue"]
 
 
-class Catalogue:
-    """Streams and chunks in the database; the methods block and may be called from any thread.
+class Catalogue(Streams):
+    """RHEED streams and chunks in the database."""
 
-    Parameters
-    ----------
-    database : Database
-        Where they are.
-    silent_stream_s : float
-        An open stream that got nothing for so long counts as failed, whether or not `fail_silent` ran since.
-    """
-
-    def __init__(self, database: Database, silent_stream_s: float) -> None:
-        self._database = database
-        self._silent_stream_s = silent_stream_s
+    kind = "rheed"
 
     def create_stream(
         self, new: NewStream, now_s: float, *, idempotency_key: str | None = None, body_digest: str = ""
@@ -42,26 +32,16 @@ class Catalogue:
         """
         data_id = str(uuid.uuid4())
 
-        def create(db: sqlite3.Connection) -> str:
-            if idempotency_key is not None:
-                row = db.execute(
-                    "SELECT body_digest, data_id FROM idempotency WHERE idempotency_key = ?", (idempotency_key,)
-                ).fetchone()
-                if row is not None and row["body_digest"] != body_digest:
-                    raise ApiError("this Idempotency-Key was used with another body")
-                if row is not None:
-                    return str(row["data_id"])
+        def insert(db: sqlite3.Connection) -> str:
             db.execute(
                 "INSERT INTO streams (data_id, name, fps, rotations_per_min, rotational_period, project_id,"
                 " azimuth_label, created_unix_s, active_unix_s) VALUES (:data_id, :name, :fps, :rotations_per_min,"
                 " :rotational_period, :project_id, :azimuth_label, :now_s, :now_s)",
                 {**asdict(new), "data_id": data_id, "now_s": now_s},
             )
-            if idempotency_key is not None:
-                db.execute("INSERT INTO idempotency VALUES (?, ?, ?)", (idempotency_key, body_digest, data_id))
             return data_id
 
-        return self._database.write(create)
+        return self._create(insert, idempotency_key, body_digest)
 
     def announce(self, data_id: str, index: int, info: ChunkInfo, now_s: float) -> None:
         """Record what a chunk will be; the first one decides the size of all frames.
@@ -134,7 +114,7 @@ class Catalogue:
         """
 
         def end(db: sqlite3.Connection) -> EndReport:
-            row = _stream(db, data_id)
+            row = self._stream(db, data_id)
             if row["status"] != "closed":
                 self._open_stream(db, data_id, now_s)
                 chunk_size = _place_frames(db, data_id)
@@ -147,34 +127,6 @@ class Catalogue:
             return _report(_chunks(db, data_id))
 
         return self._database.write(end)
-
-    def fail_silent(self, now_s: float) -> int:
-        """Mark the streams that were silent for too long as failed; return how many."""
-
-        def fail(db: sqlite3.Connection) -> int:
-            limit = now_s - self._silent_stream_s
-            return db.execute(
-                "UPDATE streams SET status = 'failed' WHERE status = 'open' AND active_unix_s < ?", (limit,)
-            ).rowcount
-
-        return self._database.write(fail)
-
-    def mark_sealed(self, data_id: str, links_version: int) -> None:
-        """Record that a closed stream lies in its final form, with the links of `links_version`."""
-        query = "UPDATE streams SET sealed_version = ? WHERE data_id = ?"
-        self._database.write(lambda db: db.execute(query, (links_version, data_id)))
-
-    def unsealed(self) -> list[str]:
-        """Return the closed streams that are not in their final form yet, oldest first."""
-        return self._database.read(
-            lambda db: [
-                row["data_id"]
-                for row in db.execute(
-                    "SELECT data_id FROM streams WHERE status = 'closed'"
-                    " AND coalesce(sealed_version, -1) < links_version ORDER BY created_unix_s"
-                )
-            ]
-        )
 
     def staged_files(self) -> dict[str, set[str]]:
         """Return the names of the staged files that count, by stream that is not sealed."""
@@ -197,7 +149,7 @@ class Catalogue:
 
         def streams(db: sqlite3.Connection) -> list[StreamRow]:
             rows = db.execute(f"{_STREAM_QUERY} ORDER BY created_unix_s, data_id").fetchall()
-            tags = _tags(db, None)
+            tags = tags_of(db, None)
             return [self._stream_row(row, tags.get(row["data_id"], ()), now_s) for row in rows]
 
         return self._database.read(streams)
@@ -212,10 +164,10 @@ class Catalogue:
         """
 
         def stream(db: sqlite3.Connection) -> StreamRow:
-            row = db.execute(f"{_STREAM_QUERY} WHERE s.data_id = ?", (data_id,)).fetchone()
+            row = db.execute(f"{_STREAM_QUERY} AND s.data_id = ?", (data_id,)).fetchone()
             if row is None:
                 raise no_such_stream(data_id)
-            return self._stream_row(row, _tags(db, data_id).get(data_id, ()), now_s)
+            return self._stream_row(row, tags_of(db, data_id).get(data_id, ()), now_s)
 
         return self._database.read(stream)
 
@@ -232,20 +184,6 @@ class Catalogue:
 
         return self._database.read(chunk)
 
-    def _is_silent(self, row: sqlite3.Row, now_s: float) -> bool:
-        return bool(row["status"] == "open" and row["active_unix_s"] < now_s - self._silent_stream_s)
-
-    def _open_stream(self, db: sqlite3.Connection, data_id: str, now_s: float) -> sqlite3.Row:
-        row = _stream(db, data_id)
-        if row["status"] == "failed" or self._is_silent(row, now_s):
-            raise ApiError(
-                f"stream {data_id} failed: it got nothing for {self._silent_stream_s:g} s, and takes no more",
-                status=409,
-            )
-        if row["status"] != "open":
-            raise ApiError(f"stream {data_id} is closed, and takes no more", status=409)
-        return row
-
     def _stream_row(self, row: sqlite3.Row, tags: Iterable[tuple[str, str]], now_s: float) -> StreamRow:
         values = dict(row)
         sample_id, sample_name = values.pop("sample_id"), values.pop("sample_name")
@@ -261,25 +199,8 @@ SELECT s.data_id, s.name, s.fps, s.rotations_per_min, s.rotational_period, s.pro
     (SELECT coalesce(sum(frames), 0) FROM chunks WHERE data_id = s.data_id) AS frames,
     (SELECT count(*) FROM chunks WHERE data_id = s.data_id AND stored IS NOT NULL) AS chunks
 FROM streams s LEFT JOIN samples ON samples.id = s.sample_id
+WHERE s.kind = 'rheed'
 """
-
-
-def _stream(db: sqlite3.Connection, data_id: str) -> sqlite3.Row:
-    row: sqlite3.Row | None = db.execute("SELECT * FROM streams WHERE data_id = ?", (data_id,)).fetchone()
-    if row is None:
-        raise no_such_stream(data_id)
-    return row
-
-
-def _tags(db: sqlite3.Connection, data_id: str | None) -> dict[str, list[tuple[str, str]]]:
-    tags: dict[str, list[tuple[str, str]]] = {}
-    for row in db.execute(
-        "SELECT data_id, id, name FROM stream_tags JOIN tags ON tags.id = tag_id"
-        " WHERE ?1 IS NULL OR data_id = ?1 ORDER BY name_key",
-        (data_id,),
-    ):
-        tags.setdefault(row["data_id"], []).append((row["id"], row["name"]))
-    return tags
 
 
 def _chunks(db: sqlite3.Connection, data_id: str) -> list[ChunkRow]:

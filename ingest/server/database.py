@@ -13,48 +13,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ingest.errors import SettingsError
+from ingest.server.schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
 
-__all__ = ["SCHEMA_VERSION", "Database"]
+__all__ = ["SCHEMA_VERSION", "Database", "Operation"]
 
 logger = logging.getLogger("rheed_ingest.server")
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
 
-SCHEMA_VERSION = 1
 MAX_GROUP = 128
-
-SCHEMA = """
-CREATE TABLE streams (
-    data_id TEXT PRIMARY KEY, name TEXT NOT NULL, fps REAL NOT NULL, rotations_per_min REAL NOT NULL,
-    rotational_period REAL, project_id TEXT, azimuth_label TEXT,
-    status TEXT NOT NULL DEFAULT 'open' CHECK (status IN ('open', 'closed', 'failed')),
-    created_unix_s REAL NOT NULL, active_unix_s REAL NOT NULL,
-    height_px INTEGER, width_px INTEGER, sample_id TEXT REFERENCES samples (id),
-    end_calls INTEGER NOT NULL DEFAULT 0, times_closed INTEGER NOT NULL DEFAULT 0,
-    links_version INTEGER NOT NULL DEFAULT 0, sealed_version INTEGER, chunk_size INTEGER
-);
-CREATE TABLE chunks (
-    data_id TEXT NOT NULL REFERENCES streams (data_id), chunk INTEGER NOT NULL,
-    announced TEXT, urls INTEGER NOT NULL DEFAULT 0,
-    stored TEXT, frames INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0, crc32c INTEGER, file TEXT,
-    puts INTEGER NOT NULL DEFAULT 0, first_frame INTEGER,
-    PRIMARY KEY (data_id, chunk)
-) WITHOUT ROWID;
-CREATE TABLE samples (id TEXT PRIMARY KEY, name TEXT NOT NULL, name_key TEXT NOT NULL UNIQUE);
-CREATE TABLE tags (id TEXT PRIMARY KEY, name TEXT NOT NULL, name_key TEXT NOT NULL UNIQUE);
-CREATE TABLE stream_tags (
-    data_id TEXT NOT NULL REFERENCES streams (data_id), tag_id TEXT NOT NULL REFERENCES tags (id),
-    PRIMARY KEY (data_id, tag_id)
-) WITHOUT ROWID;
-CREATE TABLE project_samples (
-    project_id TEXT NOT NULL, sample_id TEXT NOT NULL REFERENCES samples (id), active INTEGER NOT NULL,
-    PRIMARY KEY (project_id, sample_id)
-) WITHOUT ROWID;
-CREATE TABLE idempotency (
-    idempotency_key TEXT PRIMARY KEY, body_digest TEXT NOT NULL, data_id TEXT NOT NULL REFERENCES streams (data_id)
-) WITHOUT ROWID;
-"""
 
 
 @dataclass(slots=True)
@@ -187,12 +155,32 @@ def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the tables, or bring those of an earlier version up to date."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == SCHEMA_VERSION:
+        return
     if version == 0:
-        connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-    elif version != SCHEMA_VERSION:
+        _run_script(connection, SCHEMA)
+        return
+    if version not in MIGRATIONS:
         connection.close()
         raise SettingsError(
-            f"{path} has catalogue version {version}; this program knows {SCHEMA_VERSION}",
+            f"{path} has catalogue version {version}; this program knows {SCHEMA_VERSION} and those before",
             hint="use the version of rheed-ingest that made it, or another data folder",
         )
+    # What rebuilds a table that others refer to needs this (sqlite.org/lang_altertable.html, section 7).
+    connection.execute("PRAGMA foreign_keys = OFF")
+    for step in range(version, SCHEMA_VERSION):
+        _run_script(connection, MIGRATIONS[step], step + 1)
+    connection.execute("PRAGMA foreign_keys = ON")
+    logger.info("%s was of version %d, and is of version %d now", path, version, SCHEMA_VERSION)
+
+
+def _run_script(connection: sqlite3.Connection, script: str, version: int = SCHEMA_VERSION) -> None:
+    """Run a script and note the version that it leads to: all of it or nothing."""
+    try:
+        connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {version}; COMMIT;")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

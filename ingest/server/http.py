@@ -17,12 +17,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ingest.server.problems import ApiError
 from ingest.telemetry import Secret
 
-__all__ = ["EXCEPTION_HANDLERS", "Gate", "declared_bytes", "json_body"]
+__all__ = ["EXCEPTION_HANDLERS", "Gate", "declared_bytes", "idempotency_key", "json_body", "read_body"]
 
 logger = logging.getLogger("rheed_ingest.server")
 
 OPEN_PATHS = ("/gateway/time", "/healthz")
 UPLOADS = "/uploads/"
+MAX_KEY_LENGTH = 255
 
 
 class Gate:
@@ -71,6 +72,25 @@ def declared_bytes(request: Request, max_bytes: int) -> int | None:
     return int(text)
 
 
+def idempotency_key(request: Request) -> str | None:
+    """Return the key that makes a create repeatable, if there is one."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= MAX_KEY_LENGTH:
+        raise ApiError(f"Idempotency-Key must have 1 to {MAX_KEY_LENGTH} characters")
+    return key
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """Return the whole body; more than `max_bytes` is a 413."""
+    declared_bytes(request, max_bytes)
+    data = bytearray()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > max_bytes:
+            raise ApiError(f"the body has more than {max_bytes} bytes", status=413)
+    return bytes(data)
+
+
 async def json_body(request: Request, max_bytes: int) -> dict[str, Any]:
     """Return the body's JSON object.
 
@@ -79,12 +99,7 @@ async def json_body(request: Request, max_bytes: int) -> dict[str, Any]:
     ApiError
         400: not JSON; 413: too large; 422: JSON, but not an object.
     """
-    declared_bytes(request, max_bytes)
-    data = bytearray()
-    async for piece in request.stream():
-        data += piece
-        if len(data) > max_bytes:
-            raise ApiError(f"the body has more than {max_bytes} bytes", status=413)
+    data = await read_body(request, max_bytes)
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as exc:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ingest.server.problems import ApiError
 
-__all__ = ["ChunkInfo", "NewStream", "blank_free", "chunk_index", "id_list", "stream_request", "text_field"]
+__all__ = ["ChunkInfo", "NewStream", "blank_free", "chunk_index", "id_list", "shown", "stream_request", "text_field"]
 
 MAX_CHUNK_INDEX = 999_999
 MAX_FRAMES = 1_000_000
@@ -111,7 +111,7 @@ def chunk_index(filename: str | None) -> int:
     if match is None:
         raise ApiError(
             f"original_filename must be frames.zarr/frames/c/{{index}}/0/0 with an index of 0 to {MAX_CHUNK_INDEX}, "
-            f"not {_shown(filename)}"
+            f"not {shown(filename)}"
         )
     return int(match.group(1))
 
@@ -139,7 +139,7 @@ def text_field(body: Mapping[str, Any], field: str) -> str:
     """Return a string field, trimmed; blank or too long is a 422."""
     value = body.get(field)
     if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
-        raise ApiError(f"{field} must be a string of 1 to {MAX_TEXT} characters, not blank; got {_shown(value)}")
+        raise ApiError(f"{field} must be a string of 1 to {MAX_TEXT} characters, not blank; got {shown(value)}")
     return blank_free(value)
 
 
@@ -152,11 +152,12 @@ def id_list(body: Mapping[str, Any], field: str) -> list[str]:
     """Return a field that must be a list of strings, duplicates dropped."""
     value = body.get(field)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ApiError(f"{field} must be a list of ids, got {_shown(value)}")
+        raise ApiError(f"{field} must be a list of ids, got {shown(value)}")
     return list(dict.fromkeys(map(blank_free, value)))
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value as a message shows it: 80 characters at most."""
     text = "nothing" if value is None else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -164,7 +165,7 @@ def _shown(value: object) -> str:
 def _string(body: Mapping[str, Any], field: str, what: str) -> str:
     value = body.get(field)
     if not isinstance(value, str):
-        raise ApiError(f"{field} must be {what}, as a string; got {_shown(value)}")
+        raise ApiError(f"{field} must be {what}, as a string; got {shown(value)}")
     return value
 
 
@@ -172,7 +173,7 @@ def _constant(body: Mapping[str, Any], field: str, choices: tuple[str, ...]) -> 
     what = " or ".join(f'"{choice}"' for choice in choices)
     value = _string(body, field, what)
     if value not in choices:
-        raise ApiError(f"{field} must be {what}; got {_shown(value)}")
+        raise ApiError(f"{field} must be {what}; got {shown(value)}")
     return value
 
 
@@ -180,7 +181,7 @@ def _integer(body: Mapping[str, Any], field: str, least: int, most: int) -> int:
     what = f"an integer of {least} to {most}"
     value = _string(body, field, what)
     if not _INT.fullmatch(value) or not least <= int(value) <= most:
-        raise ApiError(f"{field} must be {what}, as a string; got {_shown(value)}")
+        raise ApiError(f"{field} must be {what}, as a string; got {shown(value)}")
     return int(value)
 
 
@@ -189,7 +190,7 @@ def _real(body: Mapping[str, Any], field: str, *, positive: bool = False) -> flo
     value = _string(body, field, what)
     number = float(value) if len(value) <= 40 and _FLOAT.fullmatch(value) else math.nan
     if not math.isfinite(number) or (positive and number <= 0):
-        raise ApiError(f"{field} must be {what}, as a string; got {_shown(value)}")
+        raise ApiError(f"{field} must be {what}, as a string; got {shown(value)}")
     return number
 
 
@@ -202,10 +203,10 @@ def _dims(body: Mapping[str, Any]) -> tuple[int, int, int]:
     value = _string(body, "dims", what)
     parts = value.split(",")
     if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 8 for part in parts):
-        raise ApiError(f"dims must be {what}, as a string; got {_shown(value)}")
+        raise ApiError(f"dims must be {what}, as a string; got {shown(value)}")
     frames, height, width = map(int, parts)
     if not (1 <= frames <= MAX_FRAMES and 1 <= height <= MAX_SIDE_PX and 1 <= width <= MAX_SIDE_PX):
-        raise ApiError(f"dims must be {what}, as a string; got {_shown(value)}")
+        raise ApiError(f"dims must be {what}, as a string; got {shown(value)}")
     return frames, height, width
 
 
@@ -213,5 +214,5 @@ def _number(body: Mapping[str, Any], field: str, *, positive: bool) -> float:
     value = body.get(field)
     number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     if not math.isfinite(number) or (positive and number <= 0):
-        raise ApiError(f"{field} must be a {'positive ' if positive else ''}finite number, got {_shown(value)}")
+        raise ApiError(f"{field} must be a {'positive ' if positive else ''}finite number, got {shown(value)}")
     return number

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -16,8 +17,10 @@ from ingest.server.catalogue import Catalogue
 from ingest.server.database import Database
 from ingest.server.links import Links
 from ingest.server.problems import ApiError
-from ingest.server.rows import ChunkRow, EndReport
+from ingest.server.rows import ChannelRow, ChunkRow, EndReport, SeriesReport
 from ingest.server.seal import seal, sealed_shard, write_attributes
+from ingest.server.series import SeriesCatalogue
+from ingest.server.series_seal import Points, joined, seal_series, sealed_points, write_series_attributes
 from ingest.server.settings import ServerSettings
 from ingest.server.signing import Grant, Signer, load_secret
 from ingest.server.store import Incoming, Store
@@ -63,6 +66,7 @@ class Platform:
             os.close(self._lock_fd)
             raise
         self.catalogue = Catalogue(self._database, settings.silent_stream_s)
+        self.series = SeriesCatalogue(self._database, settings.silent_stream_s)
         self.links = Links(self._database)
         self.store = Store(root, fsync=settings.fsync)
         self._threads = ThreadPoolExecutor(THREADS, "platform")
@@ -156,27 +160,64 @@ class Platform:
         if not self._closed:
             self._sealer.submit(self._seal, data_id)
 
+    def end_series(self, data_id: str) -> SeriesReport:
+        """Close a time-series stream durably, and seal it later."""
+        report = self.series.end_stream(data_id, self.clock())
+        self.seal_later(data_id)
+        return report
+
     def _seal(self, data_id: str) -> None:
         # A failed seal leaves the staged chunks, which stay readable; the next start tries again.
         try:
-            stream = self.catalogue.stream(data_id, self.clock())
-            chunks = self.catalogue.chunks(data_id)
-            if stream.status != "closed" or self._closed:
+            kind = self.catalogue.closed_kind(data_id)
+            if kind is None or self._closed:
                 return
-            if stream.sealed:
-                write_attributes(stream, chunks, self.store)
+            if kind == "timeseries":
+                self._seal_series(data_id)
             else:
-                seal(stream, chunks, self.store)
-            self.catalogue.mark_sealed(data_id, stream.links_version)
-            self.store.remove_staging(data_id)
+                self._seal_frames(data_id)
         except Exception:
             logger.exception("sealing stream %s failed; it is tried again at the next start", data_id)
+
+    def _seal_frames(self, data_id: str) -> None:
+        stream = self.catalogue.stream(data_id, self.clock())
+        chunks = self.catalogue.chunks(data_id)
+        if stream.sealed:
+            write_attributes(stream, chunks, self.store)
+        else:
+            seal(stream, chunks, self.store)
+        self.catalogue.mark_sealed(data_id, stream.links_version)
+        self.store.remove_staging(data_id)
+
+    def _seal_series(self, data_id: str) -> None:
+        stream = self.series.stream(data_id, self.clock())
+        channels = self.series.channels(data_id)
+        if stream.sealed:
+            write_series_attributes(stream, channels, self.store)
+        else:
+            seal_series(stream, channels, lambda c: joined(self.series.held(c.channel_id) or ()), self.store)
+        self.series.mark_sealed(data_id, stream.links_version)
+
+    def points(self, data_id: str, name: str) -> tuple[ChannelRow, Points]:
+        """Return a channel of a time-series stream and its points in order of their chunks, sealed or not.
+
+        Raises
+        ------
+        ApiError
+            404: no such stream or channel.
+        """
+        stream = self.series.stream(data_id, self.clock())
+        channel = self.series.channel(data_id, name)
+        held = self.series.held(channel.channel_id)
+        if held is None:
+            return channel, sealed_points(stream, self.series.channels(data_id), name, self.store)
+        return replace(channel, chunks=tuple(row for row, _ in held)), joined(held)
 
     def link(self, data_ids: list[str], call: Callable[[], None]) -> None:
         """Run a linking call, and bring the attributes of sealed streams up to date."""
         call()
         for data_id in data_ids:
-            if self.catalogue.stream(data_id, self.clock()).status == "closed":
+            if self.catalogue.closed_kind(data_id) is not None:
                 self.seal_later(data_id)
 
     def chunk_blocks(self, data_id: str, chunk: ChunkRow) -> tuple[int, Iterator[bytes]]:

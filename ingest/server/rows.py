@@ -1,12 +1,13 @@
-"""What the catalogue tells about streams and chunks."""
+"""What the catalogue tells about streams and their chunks, of both kinds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ingest.server.messages import ChunkInfo
 
-__all__ = ["ChunkRow", "EndReport", "StreamRow"]
+__all__ = ["ChannelRow", "ChunkRow", "EndReport", "PointsRow", "SeriesReport", "SeriesRow", "StreamRow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +109,72 @@ class EndReport:
     frames: int
     chunks: int
     missing_chunks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesRow:
+    """One time-series stream, as it is now; what is not said here is as in `StreamRow`.
+
+    Attributes
+    ----------
+    points : int
+        Stored, over all channels.
+    chunks : int
+        Different chunk indices that came, of whatever channel.
+    puts : int
+        How often a channel's chunk was stored.
+    """
+
+    data_id: str
+    name: str
+    points_per_chunk: int
+    synth_source_id: int | None
+    project_id: str | None
+    status: str
+    created_unix_s: float
+    points: int
+    chunks: int
+    puts: int
+    sample: tuple[str, str] | None
+    tags: tuple[tuple[str, str], ...]
+    end_calls: int
+    times_closed: int
+    links_version: int
+    sealed_version: int | None
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it lies in its final form."""
+        return self.sealed_version is not None
+
+
+class PointsRow(NamedTuple):
+    """One chunk of one channel."""
+
+    chunk: int
+    points: int
+    puts: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRow:
+    """One channel of a time-series stream, with its chunks in order."""
+
+    channel_id: int
+    name: str
+    units: str | None
+    chunks: tuple[PointsRow, ...]
+
+    @property
+    def points(self) -> int:
+        """Over all chunks."""
+        return sum(chunk.points for chunk in self.chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesReport:
+    """What closing a time-series stream found."""
+
+    channels: int
+    chunks: int
+    points: int

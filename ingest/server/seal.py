@@ -27,7 +27,7 @@ from ingest.server.rows import ChunkRow, StreamRow
 from ingest.server.store import ShardFile, Store, fsync_path, put_file, write_all
 from ingest.shard import Shard, assemble
 
-__all__ = ["FORMAT_VERSION", "NOT_A_TIME", "seal", "sealed_shard", "write_attributes"]
+__all__ = ["FORMAT_VERSION", "NOT_A_TIME", "fsync_small", "put_group", "seal", "sealed_shard", "write_attributes"]
 
 FORMAT_VERSION = 1
 NOT_A_TIME = -(2**63)
@@ -78,18 +78,22 @@ def seal(stream: StreamRow, chunks: Sequence[ChunkRow], store: Store) -> None:
             _seal_shard(path, number, size, stream.data_id, chunks, store)
     _write_times(path, n_frames, chunks)
     if store.fsync:
-        _fsync_small(path)
+        fsync_small(path)
     write_attributes(stream, chunks, store)
 
 
 def write_attributes(stream: StreamRow, chunks: Sequence[ChunkRow], store: Store) -> None:
     """Write the group's ``zarr.json``, which makes the folder a Zarr group that opens."""
+    put_group(store.sealed_path(stream.data_id), _attributes(stream, chunks), fsync=store.fsync)
+
+
+def put_group(path: Path, attributes: dict[str, JSON], *, fsync: bool) -> None:
+    """Make a folder a Zarr group, in one step: the commit marker of what lies in it."""
     buffers: dict[str, Buffer] = {}
-    zarr.create_group(zarr.storage.MemoryStore(buffers), attributes=_attributes(stream, chunks))
-    path = store.sealed_path(stream.data_id)
-    with put_file(path / "zarr.json", fsync=store.fsync) as fd:
+    zarr.create_group(zarr.storage.MemoryStore(buffers), attributes=attributes)
+    with put_file(path / "zarr.json", fsync=fsync) as fd:
         write_all(fd, buffers["zarr.json"].to_bytes())
-    if store.fsync:
+    if fsync:
         fsync_path(path)
         fsync_path(path.parent)
 
@@ -247,10 +251,11 @@ def _series(path: Path, n_frames: int, fill_value: int, attributes: dict[str, JS
     )
 
 
-def _fsync_small(path: Path) -> None:
+def fsync_small(path: Path) -> None:
     """Put what zarr wrote on disk, and the names of the shards, which are on disk themselves."""
     for folder, _, names in os.walk(path):
-        if Path(folder).parts[-1] == "0" and "frames" in Path(folder).parts:
+        inside = Path(folder).relative_to(path).parts
+        if inside and inside[0] == "frames" and inside[-1] == "0":
             names = []
         for name in names:
             fsync_path(Path(folder, name))

@@ -40,6 +40,8 @@ class ServerSettings:
         Largest body of an upload.
     max_json_bytes : int
         Largest body of an API call.
+    max_points_bytes : int
+        Largest body of a call that brings points of time series.
     fsync : bool
         False: a crash of the machine may lose the last seconds; a crash of the process still loses nothing.
     clock : callable
@@ -53,6 +55,7 @@ class ServerSettings:
     silent_stream_s: float = 7200.0
     max_shard_bytes: int = 528 * MIB
     max_json_bytes: int = MIB
+    max_points_bytes: int = 64 * MIB
     fsync: bool = True
     clock: Clock = time.time
 
@@ -62,7 +65,7 @@ class ServerSettings:
         # Keys travel in a header, so what could never arrive there could never open anything.
         if any(not (key.reveal().isascii() and key.reveal().isprintable() and key.reveal()) for key in self.api_keys):
             raise SettingsError("an API key must be printable ASCII and not empty")
-        for name in ("upload_url_ttl_s", "silent_stream_s", "max_shard_bytes", "max_json_bytes"):
+        for name in ("upload_url_ttl_s", "silent_stream_s", "max_shard_bytes", "max_json_bytes", "max_points_bytes"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} is {getattr(self, name)!r}; it must be more than 0")
 

@@ -9,14 +9,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ingest.server.http import declared_bytes, json_body
+from ingest.server.http import declared_bytes, idempotency_key, json_body
 from ingest.server.messages import ChunkInfo, chunk_index, stream_request, text_field
 from ingest.server.platform import Platform
 from ingest.server.problems import ApiError
 
 __all__ = ["STREAMING_ROUTES"]
-
-MAX_KEY_LENGTH = 255
 
 
 def _platform(request: Request) -> Platform:
@@ -28,9 +26,7 @@ async def _create(request: Request) -> Response:
     platform = _platform(request)
     body = await json_body(request, platform.settings.max_json_bytes)
     new = stream_request(body)
-    key = request.headers.get("idempotency-key")
-    if key is not None and not 0 < len(key) <= MAX_KEY_LENGTH:
-        raise ApiError(f"Idempotency-Key must have 1 to {MAX_KEY_LENGTH} characters")
+    key = idempotency_key(request)
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     data_id = await platform.run(
         platform.catalogue.create_stream, new, platform.clock(), idempotency_key=key, body_digest=digest

@@ -69,7 +69,7 @@ class ApiCall:
     method, path : str
         The path starts with a slash, is quoted, and may have a query.
     body : object
-        Sent as JSON; None: no body.
+        Sent as JSON; bytes are JSON already; None: no body.
     headers : mapping
         Besides the key and the content's type.
     keyless : bool
@@ -259,9 +259,10 @@ class Session:
         headers = dict(call.headers)
         if not call.keyless:
             headers["X-API-KEY"] = self._key
-        content: bytes | None = None
+        content = call.body if isinstance(call.body, bytes) else None
         if call.body is not None:
             headers["Content-Type"] = "application/json"
+        if call.body is not None and content is None:
             try:
                 content = json.dumps(call.body, ensure_ascii=False, allow_nan=False).encode()
             except UnicodeEncodeError as exc:

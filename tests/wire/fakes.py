@@ -106,6 +106,28 @@ class FakePlatform(httpx.AsyncBaseTransport):
                     return refuse(409, "closed already")
                 self.closed.add(data_id)
                 return ok({"data_id": data_id, "status": "ended"})
+            case ("POST", "/tool-state/stream/initialize" | "/metrology/stream/initialize"):
+                data_id = self._by_key.setdefault(request.headers["idempotency-key"], f"s{len(self._by_key)}")
+                self.streams[data_id] = body["stream_name"]
+                return ok({"data_id": data_id, "processed_data_id": "p0"})
+            case ("POST", path) if re.fullmatch("/(tool-state|metrology)/stream/chunk(/multi)?", path):
+                if body["data_id"] not in self.streams:
+                    return refuse(404, "no such stream")
+                if body["data_id"] in self.closed:
+                    return refuse(409, "the stream is closed")
+                return httpx.Response(204)
+            case ("POST", "/tool-state/stream/ID/finalize" | "/metrology/stream/ID/finalize"):
+                data_id = request.url.path.split("/")[3]
+                if data_id not in self.streams:
+                    return refuse(404, "no such stream")
+                self.closed.add(data_id)
+                return ok({"data_id": data_id, "status": "completed"})
+            case ("GET", "/tool-state/stream"):
+                return ok([{"id": data_id} for data_id in self.streams])
+            case ("GET", "/tool-state/stream/ID"):
+                return ok({"id": request.url.path.rpartition("/")[2]})
+            case ("GET", "/tool-state/stream/ID/points"):
+                return ok({"timestamps": [1.5], "values": [None], "units": "K", "chunk_indices": [0]})
             case ("GET", "/physical_samples/"):
                 return ok(self.samples)
             case ("POST", "/physical_samples/"):
