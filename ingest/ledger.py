@@ -12,6 +12,7 @@ the other: without losses by ``close``, with losses by ``close_with_losses``; no
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -77,6 +78,8 @@ class Receipt:
         Who delivered it.
     put_unix_ms : int
         When the destination answered.
+    label : str or None
+        What the chunk is, where its index alone does not say: channels and index of a time-series request.
     """
 
     index: int
@@ -90,6 +93,7 @@ class Receipt:
     attempts: int
     node: str
     put_unix_ms: int
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +130,29 @@ class ChunkLost:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """No chunks but 0 to `chunks` (exclusive) are expected."""
+    """No chunks but 0 to `chunks` (exclusive) are expected.
+
+    Attributes
+    ----------
+    chunks : int
+        One more than the last.
+    holes : tuple of (int, int)
+        Ranges in between, stop exclusive, that a live producer never gave.
+    """
 
     chunks: int
+    holes: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(cls, accepted: Iterable[int]) -> Sealed:
+        """Return the seal that expects just the chunks of these indices."""
+        holes = []
+        position = 0
+        for index in sorted(set(accepted)):
+            if index > position:
+                holes.append((position, index))
+            position = index + 1
+        return cls(position, tuple(holes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +231,15 @@ class StreamLedger:
     data_id : str or None
         Once created.
     expected : int or None
-        Chunks, once sealed.
+        Chunks, once sealed; `holes` are counted, though nothing is expected there.
     confirmed : dict of int to str
         Frames digest of each confirmed chunk.
     lost : dict of int to str
         Reason for each lost chunk.
     gone_reason : str or None
         What the platform said when it failed the stream.
+    holes : tuple of (int, int)
+        Ranges that a live producer never gave.
     """
 
     key: str
@@ -224,6 +250,7 @@ class StreamLedger:
     confirmed: dict[int, str] = field(default_factory=dict)
     lost: dict[int, str] = field(default_factory=dict)
     gone_reason: str | None = None
+    holes: tuple[tuple[int, int], ...] = ()
 
     def check_epoch(self, epoch: int) -> None:
         """Raise StaleEpochError if the lease was taken over since `epoch`."""
@@ -234,16 +261,23 @@ class StreamLedger:
 
     def missing(self) -> tuple[int, ...]:
         """Return the expected chunks that are neither confirmed nor lost, in order."""
-        return tuple(i for i in range(self.expected or 0) if i not in self.confirmed and i not in self.lost)
+        starts = (0, *(stop for _, stop in self.holes))
+        stops = (*(start for start, _ in self.holes), self.expected or 0)
+        return tuple(
+            i
+            for start, stop in zip(starts, stops, strict=True)
+            for i in range(start, stop)
+            if i not in self.confirmed and i not in self.lost
+        )
 
     def is_whole(self) -> bool:
         """Whether it is sealed and nothing is missing."""
         if self.expected is None:
             return False
         accounted = len(self.confirmed) + sum(1 for i in self.lost if i not in self.confirmed)
-        return accounted >= self.expected and not self.missing()
+        return accounted >= self.expected - sum(stop - start for start, stop in self.holes) and not self.missing()
 
-    def is_news(self, event: StreamEvent) -> bool:  # noqa: C901 - one case an event: the table itself
+    def is_news(self, event: StreamEvent) -> bool:
         """Whether `event` changes anything; the same event again does not.
 
         Raises
@@ -267,12 +301,8 @@ class StreamLedger:
             case ChunkLost(index):
                 self._check_chunk(event, index)
                 return index not in self.lost and index not in self.confirmed and self._while_open(event)
-            case Sealed(chunks):
-                if self.expected is not None and self.expected != chunks:
-                    raise self._illegal(event, f"it is sealed at {self.expected} chunks")
-                if max((*self.confirmed, *self.lost), default=-1) >= chunks:
-                    raise self._illegal(event, f"it has chunk {max((*self.confirmed, *self.lost))} already")
-                return self.expected is None
+            case Sealed(chunks, holes):
+                return self._is_new_seal(event, chunks, holes)
             case CloseBegun():
                 if self.state is StreamState.OPEN and not self.is_whole():
                     raise self._illegal(event, f"{len(self.missing())} of {self.expected} chunks are missing")
@@ -331,8 +361,8 @@ class StreamLedger:
                 self.lost.pop(receipt.index, None)
             case ChunkLost(index, reason):
                 self.lost[index] = reason
-            case Sealed(chunks):
-                self.expected = chunks
+            case Sealed(chunks, holes):
+                self.expected, self.holes = chunks, holes
             case CloseBegun():
                 self.state = StreamState.CLOSING
             case StreamClosed():
@@ -353,8 +383,20 @@ class StreamLedger:
             raise self._illegal(event, f"it is {self.state}")
         return True
 
+    def _is_new_seal(self, event: StreamEvent, chunks: int, holes: tuple[tuple[int, int], ...]) -> bool:
+        if self.expected is not None and (self.expected, self.holes) != (chunks, holes):
+            raise self._illegal(event, f"it is sealed at {self.expected} chunks")
+        known = (*self.confirmed, *self.lost)
+        if max(known, default=-1) >= chunks:
+            raise self._illegal(event, f"it has chunk {max(known)} already")
+        for index in known:
+            if any(start <= index < stop for start, stop in holes):
+                raise self._illegal(event, f"it has chunk {index} already")
+        return self.expected is None
+
     def _check_chunk(self, event: StreamEvent, index: int) -> None:
-        if index < 0 or (self.expected is not None and index >= self.expected):
+        sealed_out = self.expected is not None and index >= self.expected
+        if index < 0 or sealed_out or any(start <= index < stop for start, stop in self.holes):
             raise self._illegal(event, f"chunk {index} is not one of its {self.expected}")
 
     def _illegal(self, event: StreamEvent, why: str) -> IllegalEventError:

@@ -553,9 +553,9 @@ def test_a_foreign_database_is_left_alone(tmp_path, clock):
 def test_a_newer_schema_is_refused(tmp_path, clock):
     path, _ = filled(tmp_path, clock)
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version=2")
+        db.execute("PRAGMA user_version=99")
     db.close()
-    with pytest.raises(JournalCorruptError, match="has schema 2; this version of rheed-ingest knows 1") as caught:
+    with pytest.raises(JournalCorruptError, match="has schema 99; this version of rheed-ingest knows 2") as caught:
         Journal(path.parent, clock)
     assert "use the version that wrote it" in caught.value.hint
 

@@ -2,6 +2,6 @@
 
 from ingest.journal.database import default_state_dir
 from ingest.journal.journal import Journal
-from ingest.journal.rows import RegisteredRun, RunEnd, StreamRow
+from ingest.journal.rows import LiveSettings, LiveStream, RegisteredRun, RunEnd, StreamRow
 
-__all__ = ["Journal", "RegisteredRun", "RunEnd", "StreamRow", "default_state_dir"]
+__all__ = ["Journal", "LiveSettings", "LiveStream", "RegisteredRun", "RunEnd", "StreamRow", "default_state_dir"]

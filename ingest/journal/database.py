@@ -13,7 +13,7 @@ from ingest.errors import JournalCorruptError, JournalWriteError
 
 __all__ = ["Database", "default_state_dir", "mapped", "refuse_network_file_system"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS streams (
     key TEXT PRIMARY KEY, destination TEXT NOT NULL, path TEXT NOT NULL, fingerprint TEXT NOT NULL, name TEXT NOT NULL,
@@ -21,20 +21,30 @@ CREATE TABLE IF NOT EXISTS streams (
     state TEXT NOT NULL, data_id TEXT, expected INTEGER, gone_reason TEXT,
     epoch INTEGER NOT NULL DEFAULT 0, lease_holder TEXT, lease_until_s REAL NOT NULL DEFAULT 0,
     registered_s REAL NOT NULL, closed_s REAL, replaces TEXT,
-    superseded INTEGER NOT NULL DEFAULT 0, superseded_by TEXT);
+    superseded INTEGER NOT NULL DEFAULT 0, superseded_by TEXT,
+    kind TEXT NOT NULL DEFAULT 'archive', account TEXT, holes TEXT);
 CREATE INDEX IF NOT EXISTS streams_by_fingerprint ON streams (destination, fingerprint);
 CREATE INDEX IF NOT EXISTS streams_by_path ON streams (destination, path);
 CREATE TABLE IF NOT EXISTS receipts (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, idx INTEGER NOT NULL, frames INTEGER NOT NULL,
     start_ms INTEGER NOT NULL, end_ms INTEGER NOT NULL, n_bytes INTEGER NOT NULL, crc32c INTEGER NOT NULL,
     frames_digest TEXT NOT NULL, etag TEXT, attempts INTEGER NOT NULL, node TEXT NOT NULL, put_ms INTEGER NOT NULL,
-    epoch INTEGER NOT NULL, revision INTEGER NOT NULL DEFAULT 0, UNIQUE (key, idx));
+    epoch INTEGER NOT NULL, revision INTEGER NOT NULL DEFAULT 0, label TEXT, UNIQUE (key, idx));
 CREATE TABLE IF NOT EXISTS losses (
     key TEXT NOT NULL, idx INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (key, idx));
 CREATE TABLE IF NOT EXISTS job_runs (
     job_id TEXT NOT NULL, seq INTEGER NOT NULL, key TEXT NOT NULL, resumed INTEGER NOT NULL, same_as TEXT, plan BLOB,
     note TEXT, status TEXT, error TEXT, hint TEXT, started_s REAL NOT NULL, ended_s REAL, PRIMARY KEY (job_id, key));
 """
+# What each version lacked, by the version that had it not.
+MIGRATIONS = {
+    1: (
+        "ALTER TABLE streams ADD COLUMN kind TEXT NOT NULL DEFAULT 'archive'",
+        "ALTER TABLE streams ADD COLUMN account TEXT",
+        "ALTER TABLE streams ADD COLUMN holes TEXT",
+        "ALTER TABLE receipts ADD COLUMN label TEXT",
+    ),
+}
 NETWORK_FILE_SYSTEMS = frozenset(
     {
         "nfs",
@@ -148,7 +158,7 @@ class Database:
 
     def _open(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, SCHEMA_VERSION):
+        if version != 0 and version != SCHEMA_VERSION and version not in MIGRATIONS:
             raise JournalCorruptError(
                 f"the journal {self.path} has schema {version}; this version of rheed-ingest knows {SCHEMA_VERSION}",
                 hint="use the version that wrote it, or pass --state with another folder",
@@ -164,6 +174,18 @@ class Database:
                 for statement in SCHEMA.split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        elif version != SCHEMA_VERSION:
+            self._migrate()
+
+    def _migrate(self) -> None:
+        with self._transaction():
+            # Read again: another process may have done it just now.
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            while version in MIGRATIONS:
+                for statement in MIGRATIONS[version]:
+                    self._db.execute(statement)
+                version += 1
+            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def _to_wal(self) -> None:
         # SQLite's own busy time-out does not hold here: it answers at once if another process makes the file just now.

@@ -12,7 +12,8 @@ from dataclasses import astuple
 from pydantic import TypeAdapter
 
 from ingest.errors import LeaseHeldError, SettingsChangedError, SourceChangedError, StaleEpochError
-from ingest.journal.database import Database, mapped
+from ingest.journal.database import mapped
+from ingest.journal.live import LiveJournal
 from ingest.journal.rows import RegisteredRun, RunEnd, StreamRow, stream_row
 from ingest.ledger import (
     ChunkConfirmed,
@@ -38,7 +39,8 @@ _PLAN: TypeAdapter[RunPlan] = TypeAdapter(RunPlan)
 
 # Counted over the streams asked for only, so that a look at one job does not scan all receipts.
 _ROWS = (
-    "SELECT s.*, j.seq, j.note, j.resumed, j.same_as, j.status, j.error, j.hint, j.started_s, j.ended_s, "
+    "SELECT s.*, (SELECT coalesce(sum(frames), 0) FROM receipts r WHERE r.key=s.key) AS frames_confirmed, "
+    "j.seq, j.note, j.resumed, j.same_as, j.status, j.error, j.hint, j.started_s, j.ended_s, "
     "(SELECT count(*) FROM receipts r WHERE r.key=s.key) AS confirmed, "
     "(SELECT coalesce(sum(n_bytes), 0) FROM receipts r WHERE r.key=s.key) AS bytes_out, "
     "(SELECT count(*) FROM losses l WHERE l.key=s.key) AS lost "
@@ -64,7 +66,7 @@ def _unheeded(before: StreamSettings, now: StreamSettings) -> str | None:
     return f"created before with other names, which stay: {', '.join(changed)}" if changed else None
 
 
-class Journal(Database):
+class Journal(LiveJournal):
     """The ledger's durable form: what a method returned from is on disk.
 
     Safe for several processes of one machine: every write is one immediate transaction, and those of a stream first
@@ -312,6 +314,7 @@ class Journal(Database):
             state=StreamState(row["state"]),
             data_id=row["data_id"],
             expected=row["expected"],
+            holes=tuple((start, stop) for start, stop in json.loads(row["holes"] or "[]")),
             confirmed={r["idx"]: r["frames_digest"] for r in receipts},
             lost={r["idx"]: r["reason"] for r in losses},
             gone_reason=row["gone_reason"],
@@ -330,9 +333,14 @@ class Journal(Database):
             for event in events:
                 self._write(key, epoch, event)
 
+    def epoch(self, key: str) -> int:
+        """Return the epoch of a stream's lease."""
+        with mapped(self.path):
+            return int(self._db.execute("SELECT epoch FROM streams WHERE key=?", (key,)).fetchone()["epoch"])
+
     def check_epoch(self, key: str, epoch: int) -> None:
         """Raise StaleEpochError if a stream's lease was taken over since `epoch`."""
-        current = self._db.execute("SELECT epoch FROM streams WHERE key=?", (key,)).fetchone()["epoch"]
+        current = self.epoch(key)
         if current != epoch:
             raise StaleEpochError(
                 f"stream {key}: the lease is at epoch {current}, this job's is {epoch}: another job took over"
@@ -355,8 +363,8 @@ class Journal(Database):
                     "(SELECT 1 FROM receipts WHERE key=? AND idx=?)",
                     (key, index, reason, key, index),
                 )
-            case Sealed(chunks):
-                self._set(key, expected=chunks)
+            case Sealed(chunks, holes):
+                self._set(key, expected=chunks, holes=json.dumps(holes) if holes else None)
             case CloseBegun():
                 self._set(key, state=StreamState.CLOSING)
             case StreamClosed():
@@ -371,7 +379,7 @@ class Journal(Database):
     def _write_receipt(self, key: str, epoch: int, receipt: Receipt) -> None:
         self._db.execute(
             "INSERT INTO receipts (key, idx, frames, start_ms, end_ms, n_bytes, crc32c, frames_digest, etag, attempts, "
-            "node, put_ms, epoch) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key, idx) DO UPDATE SET "
+            "node, put_ms, label, epoch) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key, idx) DO UPDATE SET "
             "n_bytes=excluded.n_bytes, crc32c=excluded.crc32c, frames_digest=excluded.frames_digest, "
             "etag=excluded.etag, attempts=excluded.attempts, node=excluded.node, put_ms=excluded.put_ms, "
             "epoch=excluded.epoch, revision=revision+1 WHERE frames_digest<>excluded.frames_digest",
@@ -385,8 +393,8 @@ class Journal(Database):
         """Return the stream's receipts by index."""
         with mapped(self.path):
             rows = self._db.execute(
-                "SELECT idx, frames, start_ms, end_ms, n_bytes, crc32c, frames_digest, etag, attempts, node, put_ms "
-                "FROM receipts WHERE key=? ORDER BY idx",
+                "SELECT idx, frames, start_ms, end_ms, n_bytes, crc32c, frames_digest, etag, attempts, node, put_ms, "
+                "label FROM receipts WHERE key=? ORDER BY idx",
                 (key,),
             ).fetchall()
         return [Receipt(*row) for row in rows]

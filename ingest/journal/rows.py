@@ -2,12 +2,54 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from dataclasses import dataclass
 
 from ingest.ledger import StreamState
+from ingest.plan import StreamSettings
+from ingest.timeseries import TimeseriesSettings
 
-__all__ = ["RegisteredRun", "RunEnd", "StreamRow", "stream_row"]
+__all__ = ["LiveSettings", "LiveStream", "RegisteredRun", "RunEnd", "StreamRow", "stream_row"]
+
+LiveSettings = StreamSettings | TimeseriesSettings
+
+
+@dataclass(frozen=True, slots=True)
+class LiveStream:
+    """A live stream that is not closed, as the journal knows it.
+
+    Attributes
+    ----------
+    key : str
+        In the journal.
+    settings : StreamSettings or TimeseriesSettings
+        What it was created with.
+    state : StreamState
+        Where it is.
+    data_id : str or None
+        Once created.
+    epoch : int
+        Of its lease.
+    lease_holder : str or None
+        The session that has it.
+    lease_until_s : float
+        When that lease ends, Unix seconds.
+    is_sealed : bool
+        Whether its producer said that nothing more comes.
+    gone_reason : str or None
+        What the platform said when it failed the stream.
+    """
+
+    key: str
+    settings: LiveSettings
+    state: StreamState
+    data_id: str | None
+    epoch: int
+    lease_holder: str | None
+    lease_until_s: float
+    is_sealed: bool
+    gone_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +121,9 @@ class StreamRow:
         The run's place in the job.
     note : str or None
         What was asked for now and differs from what the stream was created with.
+    kind : {"archive", "rheed", "timeseries"}
+        A backfilled run; or a live stream, of frames or of time series, whose `frames` (or points) are those confirmed,
+        and whose `chunks` are 0 before it is sealed.
     """
 
     key: str
@@ -104,6 +149,12 @@ class StreamRow:
     lease_until_s: float = 0.0
     seq: int = 0
     note: str | None = None
+    kind: str = "archive"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a streamer made it, not a backfill."""
+        return self.kind != "archive"
 
 
 def stream_row(row: sqlite3.Row) -> StreamRow:
@@ -115,9 +166,9 @@ def stream_row(row: sqlite3.Row) -> StreamRow:
         name=row["name"],
         state=StreamState(row["state"]),
         data_id=row["data_id"],
-        frames=row["frames"],
+        frames=row["frames"] if row["kind"] == "archive" else row["frames_confirmed"],
         bytes_in=row["bytes_in"],
-        chunks=row["expected"] or 0,
+        chunks=(row["expected"] or 0) - sum(stop - start for start, stop in json.loads(row["holes"] or "[]")),
         confirmed=row["confirmed"],
         lost=row["lost"],
         bytes_out=row["bytes_out"],
@@ -132,4 +183,5 @@ def stream_row(row: sqlite3.Row) -> StreamRow:
         lease_until_s=row["lease_until_s"],
         seq=row["seq"] or 0,
         note=row["note"],
+        kind=row["kind"],
     )
