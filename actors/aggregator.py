@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ingest.journal import Journal, RegisteredRun, RunEnd, StreamRow
+from ingest.journal import Journal, LiveSettings, LiveStream, RegisteredRun, RunEnd, StreamRow
 from ingest.ledger import (
     ChunkConfirmed,
     ChunkLost,
@@ -20,7 +20,35 @@ from ingest.ledger import (
 from ingest.plan import RunPlan
 from ingest.telemetry import Telemetry
 
-__all__ = ["Aggregator", "Lease"]
+__all__ = ["Aggregator", "Lease", "LiveState"]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveState:
+    """What the journal knows of a live stream; small, and pickles.
+
+    Attributes
+    ----------
+    state : StreamState
+        Where it is.
+    epoch : int
+        Of its lease.
+    confirmed : int
+        Chunks with a receipt.
+    lost : dict of int to str
+        Why chunks are lost for good.
+    is_sealed : bool
+        Whether nothing more is expected.
+    gone_reason : str or None
+        What the platform said when it failed the stream.
+    """
+
+    state: StreamState
+    epoch: int
+    confirmed: int
+    lost: dict[int, str]
+    is_sealed: bool
+    gone_reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +83,7 @@ class Aggregator:
     lease_s : float
         How long a lease lasts without being renewed.
     telemetry : Telemetry
-        Gets the name of each committed event.
+        Gets the name of each committed event, and ``lease_taken``, ``leases_renewed`` and ``lease_released``.
     clock : callable
         Returns Unix seconds.
 
@@ -122,6 +150,7 @@ class Aggregator:
     def renew(self, job_id: str) -> None:
         """Put off the end of all leases of a job."""
         self._journal.renew(job_id, self._lease_s)
+        self._telemetry.emit("leases_renewed", "", detail=f"holder={job_id}")
 
     def record(self, key: str, epoch: int, events: Sequence[StreamEvent]) -> tuple[Instruction, ...]:
         """Commit events of a stream, then return what they make due.
@@ -185,6 +214,64 @@ class Aggregator:
         if epoch is not None:
             self._journal.release(key, epoch)
         self._ledgers.pop(key, None)
+
+    # -- live streams --------------------------------------------------------------------------------------------------
+
+    def begin_live(
+        self, session_id: str, key: str, destination: str, account: str, settings: LiveSettings
+    ) -> tuple[int, tuple[Instruction, ...]]:
+        """Register a live stream and lease it to a session; return the lease's epoch and what is due. Safe to repeat.
+
+        Parameters
+        ----------
+        session_id : str
+            The producer's.
+        key, destination, account, settings
+            As for `Journal.register_live`.
+        """
+        self._journal.register_live(key, destination, account, settings)
+        return self.lease_live(session_id, key)
+
+    def lease_live(self, session_id: str, key: str) -> tuple[int, tuple[Instruction, ...]]:
+        """Take a live stream for a session; return the lease's epoch and what is due.
+
+        Raises
+        ------
+        LeaseHeldError
+            Another live session has it.
+        """
+        epoch = self._journal.lease(key, session_id, self._lease_s)
+        self._telemetry.emit("lease_taken", key, detail=f"holder={session_id} {epoch}")
+        ledger = self._ledgers[key] = self._journal.load(key)
+        return max(epoch, ledger.epoch), ledger.due()
+
+    def release_live(self, key: str, epoch: int) -> None:
+        """Give a live stream's lease back; nothing if it was taken over. Safe to repeat."""
+        self._journal.release(key, epoch)
+        self._telemetry.emit("lease_released", key, detail=f"of={epoch}")
+        self._ledgers.pop(key, None)
+
+    def live_streams(self, account: str) -> list[LiveStream]:
+        """Return an account's live streams that are not closed, oldest first."""
+        return self._journal.live_streams(account)
+
+    def live_stream(self, key: str) -> LiveStream | None:
+        """Return one live stream."""
+        return self._journal.live_stream(key)
+
+    def live_state(self, key: str) -> LiveState:
+        """Return what is known of a live stream, whoever has its lease."""
+        ledger = self._ledgers.get(key)
+        if ledger is None or self._journal.epoch(key) != ledger.epoch:
+            ledger = self._journal.load(key)
+        return LiveState(
+            ledger.state,
+            ledger.epoch,
+            len(ledger.confirmed),
+            dict(ledger.lost),
+            ledger.expected is not None,
+            ledger.gone_reason,
+        )
 
     def job(self, job_id: str) -> list[StreamRow]:
         """Return a job's runs in order, with counts."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from actors.dispatcher import DispatcherOptions
 from actors.job import ActorClasses, JobActors, JobSetup
 from actors.run import closed_end
-from actors.runtime import Runtime, ray_runtime
+from actors.runtime import Runtime, ray_runtime, refuse_client
 from ingest.errors import ClusterError, LeaseHeldError, SettingsChangedError, SourceChangedError
 from ingest.journal import Journal, RegisteredRun, RunEnd, StreamRow
 from ingest.ledger import StreamState
@@ -121,7 +121,7 @@ def run_backfill(
     -----
     Safe to repeat: runs that are done are skipped, interrupted ones resumed. Holds the plans, never frames.
     """
-    _refuse_client(request.address)
+    refuse_client(request.address)
     journal = Journal(request.state_dir, time.time)
     results: dict[int, RunResult] = {}
     try:
@@ -140,14 +140,6 @@ def run_backfill(
     finally:
         journal.close()
     return [results[seq] for seq in range(len(request.plans))]
-
-
-def _refuse_client(address: str | None) -> None:
-    if address is not None and address.startswith("ray://"):
-        raise ClusterError(
-            f"{address}: the journal is a file beside the driver, and a Ray client is on no node of the cluster",
-            hint="run the command on a node of the cluster with --address auto",
-        )
 
 
 def _result(request: BackfillRequest, row: StreamRow) -> RunResult:

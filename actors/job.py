@@ -16,7 +16,7 @@ from actors.dispatcher import Dispatcher, DispatcherOptions
 from actors.handles import Handle, NamedHandle, RayHandle, unwrap
 from actors.options import NAMESPACE, actor_class, actor_name
 from actors.packer import Packer
-from actors.streamers import RHEEDStreamerState
+from actors.streamer_states import RHEEDStreamerState
 from ingest.destinations import open_destination
 from ingest.errors import ClusterError
 from ingest.retry import RetryPolicy

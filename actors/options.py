@@ -18,6 +18,11 @@ ACTOR_OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "aggregator": {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1},
     "dispatcher": {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1},
     "streamer": {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1},
+    # A live session's actors take no CPU: they have to start at once, on the node where the producer is.
+    "live_dispatcher": {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1},
+    "rheed_streamer": {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1},
+    "timeseries_streamer": {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1},
+    "live_packer": {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 0},
     "packer": {"num_cpus": 1, "max_restarts": -1, "max_task_retries": 0, "scheduling_strategy": "SPREAD"},
 }
 

@@ -64,7 +64,7 @@ class PackerPool:
         for task in self._starts.values():
             task.cancel()
 
-    async def ask(self, method: str, order: Any) -> Any:
+    async def ask(self, method: str, *order: Any) -> Any:
         """Have some packer do it; a lost packer is no answer, so it is then asked of another.
 
         Raises
@@ -79,7 +79,7 @@ class PackerPool:
             number = await self._take()
             handle = self._handles[number]
             try:
-                return await handle.call(method, order)
+                return await handle.call(method, *order)
             except ActorLostError as exc:
                 logger.info("packer %d: %s; its order goes to another", number, exc)
                 if self._handles.get(number) is handle and number in self._up:  # and not one that took its place since

@@ -34,6 +34,7 @@ from ingest.ledger import (
     StreamEvent,
     StreamState,
 )
+from ingest.outlets import close_repeatably
 from ingest.pipeline import ChunkOrder, Delivered, Failed, Lost, Outcome
 from ingest.telemetry import Telemetry
 
@@ -275,12 +276,7 @@ class RunTask:
     async def _close(self, data_id: str) -> tuple[Instruction, ...]:
         await self._record([CloseBegun()])
         self._tools.telemetry.emit("close_posting", self._key)
-        try:
-            await self._tools.destination.close_stream(data_id)
-        except StreamGoneError as exc:
-            # A repeated close whose first reply was lost: platforms that are not idempotent say so in words.
-            if not any(word in str(exc).lower() for word in ("already closed", "completed", "already ended")):
-                raise
+        await close_repeatably(self._tools.destination, data_id)
         self._tools.telemetry.emit("close_answered", self._key)
         return await self._record([StreamClosed()])
 

@@ -15,10 +15,11 @@ import ray
 
 from ingest.errors import ClusterError
 
-__all__ = ["Runtime", "ray_runtime"]
+__all__ = ["Runtime", "connect", "ray_runtime", "refuse_client", "usable_cpus"]
 
 OBJECT_STORE_BYTES = 128 << 20
 """Backfill sends no frames through the object store; Ray takes no less than 75 MB."""
+PREALLOCATE = "RAY_preallocate_plasma_memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,7 @@ def ray_runtime(address: str | None, *, cpus: int | None = None) -> Iterator[Run
     ClusterError
         No Ray at that address, or it does not start.
     """
-    connected = ray.is_initialized()
-    if not connected:
-        _connect(address, cpus)
+    connected = connect(address, cpus=cpus)
     try:
         alive = [node for node in ray.nodes() if node["Alive"]]
         yield Runtime(
@@ -72,11 +71,64 @@ def ray_runtime(address: str | None, *, cpus: int | None = None) -> Iterator[Run
             nodes=len(alive),
         )
     finally:
-        if not connected:
+        if connected:
             ray.shutdown()
 
 
-def _connect(address: str | None, cpus: int | None) -> None:
+def connect(
+    address: str | None,
+    *,
+    cpus: int | None = None,
+    object_store_bytes: int = OBJECT_STORE_BYTES,
+    preallocate: bool = False,
+) -> bool:
+    """Connect this process to Ray; return whether it was not before, so that the caller has to disconnect it.
+
+    Parameters
+    ----------
+    address, cpus
+        As for `ray_runtime`.
+    object_store_bytes : int
+        Size of a local Ray's object store.
+    preallocate : bool, default False
+        Have a local Ray touch all of its store now, so that the first large objects are as quick as later ones; costs
+        1.4 s and the memory itself for each GiB (RAY.md 2).
+
+    Raises
+    ------
+    ClusterError
+        No Ray at that address, or it does not start.
+    """
+    if ray.is_initialized():
+        return False
+    before = os.environ.get(PREALLOCATE)
+    if preallocate:
+        os.environ[PREALLOCATE] = "1"
+    try:
+        _connect(address, cpus, object_store_bytes)
+    finally:
+        os.environ.pop(PREALLOCATE, None)
+        if before is not None:
+            os.environ[PREALLOCATE] = before
+    return True
+
+
+def refuse_client(address: str | None) -> None:
+    """Refuse the address of a Ray client, which is on no node of its cluster.
+
+    Raises
+    ------
+    ClusterError
+        It is one.
+    """
+    if address is not None and address.startswith("ray://"):
+        raise ClusterError(
+            f"{address}: journal and spool are files beside the driver, and a Ray client is on no node of the cluster",
+            hint="run it on a node of the cluster, with the address auto",
+        )
+
+
+def _connect(address: str | None, cpus: int | None, object_store_bytes: int) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # It warns that token authentication is on, as it should be.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
@@ -89,9 +141,9 @@ def _connect(address: str | None, cpus: int | None) -> None:
             return
         ray.init(
             address="local",
-            num_cpus=max(cpus or 0, _usable_cpus()),
+            num_cpus=max(cpus or 0, usable_cpus()),
             include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
+            object_store_memory=object_store_bytes,
             **quiet,
         )
     except Exception as exc:
@@ -106,7 +158,7 @@ def _connect(address: str | None, cpus: int | None) -> None:
             signal.signal(signal.SIGTERM, before)
 
 
-def _usable_cpus() -> int:
+def usable_cpus() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

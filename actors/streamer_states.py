@@ -1,14 +1,13 @@
-"""The actor that holds RHEED streams: creates and links them, and remembers what each was created with."""
+"""The actors that hold streams: they create and link them, and remember what each was created with."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from actors.creating import Creator
 from actors.handles import Handle
-from ingest.destinations import Destination, link_or_close, open_destination
-from ingest.errors import LinkError, UnreachableError
-from ingest.ledger import CreateBegun, CreateStream, StreamCreated, StreamGone, StreamLinked
+from ingest.destinations import Destination, open_destination
 from ingest.pipeline import ChunkOrder, orders_of
 from ingest.plan import RunPlan
 from ingest.retry import RetryPolicy
@@ -78,27 +77,9 @@ class RHEEDStreamerState:
         LinkError
             The stream exists and was closed; the journal knows it as gone.
         """
-        settings = plan.settings
-        check_settings(settings)
-        resolved = await self._destination.resolve(settings)
-        if data_id is None:
-            due = await self._aggregator.call("record", key, epoch, [CreateBegun()])
-            # Ray may make this call again after it was half done: then the stream is there already.
-            data_id = next((step.data_id for step in due if not isinstance(step, CreateStream)), None)
-        if data_id is None:
-            self._telemetry.emit("create_posting", key)
-            # The key names the stream's place in the journal: the same for every try, whoever makes it.
-            data_id = await self._destination.open_stream(settings, idempotency_key=key)
-            self._telemetry.emit("create_answered", key, detail=data_id)
-            await self._aggregator.call("record", key, epoch, [StreamCreated(data_id)])
-        try:
-            await link_or_close(self._destination, data_id, settings, resolved)
-        except LinkError as exc:
-            if isinstance(exc.__cause__, UnreachableError):
-                raise exc.__cause__ from None  # not the stream's fault: it stays, and is linked by the next try
-            await self._aggregator.call("record", key, epoch, [StreamGone(str(exc))])
-            raise
-        await self._aggregator.call("record", key, epoch, [StreamLinked()])
+        check_settings(plan.settings)
+        creator = Creator(self._aggregator, self._destination, self._telemetry)
+        data_id = await creator.create(key, epoch, plan.settings, data_id)
         self._remember(data_id, plan)
         return data_id
 

@@ -23,7 +23,7 @@ from ingest.sources.base import SourceSpec
 from ingest.telemetry import Telemetry
 from ingest.wire.models import ChunkMetadata
 
-__all__ = ["ChunkOrder", "Delivered", "Failed", "Lost", "Outcome", "Pipeline", "orders_of"]
+__all__ = ["ChunkOrder", "Delivered", "Failed", "Lost", "Outcome", "Pipeline", "orders_of", "refuses_the_chunk"]
 
 T = TypeVar("T")
 
@@ -107,7 +107,8 @@ REFUSED_CHUNK = frozenset({400, 413, 422})
 """What says that this chunk will never do; other refusals (a redirect, 402, 405) are about run or platform."""
 
 
-def _refuses_the_chunk(error: IngestError) -> bool:
+def refuses_the_chunk(error: IngestError) -> bool:
+    """Return whether the destination will never take this chunk, whoever asks."""
     return isinstance(error, RefusedError) and error.status in REFUSED_CHUNK
 
 
@@ -163,7 +164,7 @@ class Pipeline:
         except FrameDataError as exc:
             return Lost(index, str(exc))
         except IngestError as exc:
-            return Lost(index, str(exc)) if _refuses_the_chunk(exc) else Failed(index, exc)
+            return Lost(index, str(exc)) if refuses_the_chunk(exc) else Failed(index, exc)
         return Delivered(
             Receipt(
                 index=index,

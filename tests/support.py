@@ -14,7 +14,7 @@ from actors.aggregator import Aggregator
 from actors.dispatcher import Dispatcher, DispatcherOptions
 from actors.handles import Handle, LocalHandle
 from actors.packer import Packer
-from actors.streamers import RHEEDStreamerState
+from actors.streamer_states import RHEEDStreamerState
 from ingest.cli.planning import find_candidates
 from ingest.config import BackfillSettings
 from ingest.destinations import open_destination
