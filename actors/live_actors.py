@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from actors.options import NAMESPACE, actor_class, actor_name
 __all__ = ["LiveActorClasses", "LiveActors"]
 
 PACKER_CALLS = 64
+NICENESS = 5
 
 
 class _LiveDispatcherActor(LiveDispatcher):
@@ -41,8 +43,12 @@ class _LiveTimeseriesActor(LiveTimeseriesState):
 
 
 class _LivePackerActor(LivePacker):
+    """A packer as an actor; it gives way to the process that pushes, which may have a camera waiting for it."""
+
     def __init__(self, setup: LiveSetup) -> None:
         super().__init__(setup, setup.handle("aggregator"))
+        if hasattr(os, "nice"):
+            os.nice(NICENESS)
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,7 @@ class StreamerBase:
 
     def _begin(self, settings: LiveSettings, window_bytes: int) -> str:
         """Create a stream and remember it; return its ``data_id``."""
+        self._refuse_closed()
         key = uuid.uuid4().hex
         try:
             data_id: str = self._session.ask(self._role, "initialize", key, settings, timeout_s=INITIALIZE_TIMEOUT_S)
@@ -149,8 +150,7 @@ class StreamerBase:
     def _stream(self, data_id: str) -> ProducedStream:
         if not isinstance(data_id, str):
             raise ArgumentTypeError(f"data_id is a {type(data_id).__name__}, not a str")
-        if self._is_left or self._session.is_closed:  # else Ray would start anew by itself
-            raise StreamerError("the streamer is closed", hint="make a new one")
+        self._refuse_closed()
         stream = self._streams.get(data_id)
         if stream is None:
             raise StreamerError(
@@ -158,6 +158,10 @@ class StreamerBase:
                 hint="call initialize(...) of this streamer, and use the data_id that it returns",
             )
         return stream
+
+    def _refuse_closed(self) -> None:
+        if self._is_left or self._session.is_closed:  # else Ray would start anew by itself
+            raise StreamerError("the streamer is closed", hint="make a new one")
 
     @contextmanager
     def _admitted(self, stream: ProducedStream, seq: int, index: int, n_bytes: int) -> Iterator[bool]:

@@ -10,9 +10,10 @@ from typing import Any
 import xxhash
 
 from ingest.ledger import Receipt
-from ingest.plan import RunPlan
+from ingest.plan import RunPlan, StreamSettings
+from ingest.timeseries import TimeseriesSettings
 
-__all__ = ["manifest"]
+__all__ = ["live_manifest", "manifest"]
 
 FORMAT = "rheed-ingest manifest 1"
 
@@ -20,7 +21,7 @@ FORMAT = "rheed-ingest manifest 1"
 def manifest(
     plan: RunPlan, data_id: str | None, state: str, receipts: Sequence[Receipt], losses: Mapping[int, str]
 ) -> dict[str, Any]:
-    """Return a stream's manifest as JSON values.
+    """Return the manifest of a backfilled run's stream as JSON values.
 
     Parameters
     ----------
@@ -69,20 +70,97 @@ def manifest(
             "chunking": plan.chunking,
             **{f"time_error_{name}": value for name, value in asdict(plan.time_error).items()},
         },
-        "chunks": [
-            {
-                "index": receipt.index,
-                "frames": receipt.frames,
-                "start_unix_ms_utc": receipt.start_unix_ms_utc,
-                "n_bytes": receipt.n_bytes,
-                "crc32c": f"{receipt.crc32c:08x}",
-                "frames_xxh3_128": receipt.frames_digest,
-                "etag": receipt.etag,
-            }
-            for receipt in receipts
-        ],
-        "losses": {str(index): reason for index, reason in sorted(losses.items())},
+        "chunks": [_frames_chunk(receipt) for receipt in receipts],
+        "losses": _losses(losses),
         "findings": [asdict(finding) for finding in plan.findings],
     }
+    return _with_digest(content)
+
+
+def live_manifest(
+    settings: StreamSettings | TimeseriesSettings,
+    data_id: str | None,
+    state: str,
+    receipts: Sequence[Receipt],
+    losses: Mapping[int, str],
+    *,
+    is_sealed: bool,
+    gone_reason: str | None = None,
+) -> dict[str, Any]:
+    """Return the manifest of a live stream: it has settings, and neither a plan nor a source.
+
+    Parameters
+    ----------
+    settings : StreamSettings or TimeseriesSettings
+        What it was created with.
+    data_id, state, receipts, losses
+        As for `manifest`; of time series, a chunk is a request, and its label says of which chunk and channels.
+    is_sealed : bool
+        Whether nothing more is expected.
+    gone_reason : str or None
+        What the platform said when it failed the stream.
+
+    Returns
+    -------
+    dict
+        With a ``digest`` as that of `manifest`.
+    """
+    is_series = isinstance(settings, TimeseriesSettings)
+    unit = "points" if is_series else "frames"
+    spans = [receipt for receipt in receipts if receipt.frames]
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "data_id": data_id,
+        "state": state,
+        "kind": "timeseries" if is_series else "rheed",
+        "sealed": is_sealed,
+        "gone_reason": gone_reason,
+        "stream": asdict(settings),
+        "counts": {
+            f"{unit}_confirmed": sum(receipt.frames for receipt in receipts),
+            "chunks_confirmed": len(receipts),
+            "chunks_lost": len(losses),
+            "bytes_out": sum(receipt.n_bytes for receipt in receipts),
+        },
+        "timing": {
+            "start_unix_ms_utc": min((receipt.start_unix_ms_utc for receipt in spans), default=None),
+            "end_unix_ms_utc": max((receipt.end_unix_ms_utc for receipt in spans), default=None),
+        },
+        "chunks": [_points_chunk(receipt) if is_series else _frames_chunk(receipt) for receipt in receipts],
+        "losses": _losses(losses),
+    }
+    return _with_digest(content)
+
+
+def _frames_chunk(receipt: Receipt) -> dict[str, Any]:
+    return {
+        "index": receipt.index,
+        "frames": receipt.frames,
+        "start_unix_ms_utc": receipt.start_unix_ms_utc,
+        "n_bytes": receipt.n_bytes,
+        "crc32c": f"{receipt.crc32c:08x}",
+        "frames_xxh3_128": receipt.frames_digest,
+        "etag": receipt.etag,
+    }
+
+
+def _points_chunk(receipt: Receipt) -> dict[str, Any]:
+    return {
+        "index": receipt.index,
+        "label": receipt.label,
+        "points": receipt.frames,
+        "start_unix_ms_utc": receipt.start_unix_ms_utc,
+        "end_unix_ms_utc": receipt.end_unix_ms_utc,
+        "n_bytes": receipt.n_bytes,
+        "crc32c": f"{receipt.crc32c:08x}",
+        "body_xxh3_128": receipt.frames_digest,
+    }
+
+
+def _losses(losses: Mapping[int, str]) -> dict[str, str]:
+    return {str(index): reason for index, reason in sorted(losses.items())}
+
+
+def _with_digest(content: dict[str, Any]) -> dict[str, Any]:
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return {**content, "digest": str(xxhash.xxh3_128(canonical.encode()).hexdigest())}

@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": "ingest.cli.demo",
     "inspect": "ingest.cli.inspect",
     "serve": "ingest.cli.serve",
+    "spool": "ingest.cli.spool",
     "status": "ingest.cli.state",
     "streams": "ingest.cli.state",
 }

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from ingest.cli.options import (
     state_dir,
     stream_options,
 )
+from ingest.cli.stopping import stop_on_signals
 from ingest.config import BackfillSettings
 from ingest.telemetry import Secret
 
@@ -118,9 +117,6 @@ def _send(settings: BackfillSettings, destination: str, key: Secret | None, *, a
     candidates = find_candidates(settings.sources, settings, planning=True)
     planned = [candidate for candidate in candidates if candidate.plan is not None]
     results: dict[str, RunReport] = {}
-    with _stop_on_signals() as stop:
-        if planned:
-            results = _run(settings, destination, key, planned, stop)
 
     def report(candidate: Candidate) -> RunReport:
         error = candidate.error
@@ -128,17 +124,30 @@ def _send(settings: BackfillSettings, destination: str, key: Secret | None, *, a
             candidate, "failed", error=str(error), hint=error.hint if error else None
         )
 
-    reports = [report(candidate) for candidate in candidates]
-    seconds = time.monotonic() - began_s
-    if as_json:
-        click.echo(json.dumps(document(reports, seconds), indent=2))
-    else:
-        click.echo("\n".join(lines(reports, seconds)))
-    if stop.is_set():
-        again = [argument for argument in sys.argv[1:] if argument != "--restart"]  # which would begin once more
-        click.echo(f"interrupted; to resume: {shlex.join(['rheed-ingest', *again])}", err=True)
-        return INTERRUPTED
+    with stop_on_signals("finishing what is in flight") as stop:
+        if planned:
+            results = _run(settings, destination, key, planned, stop)
+        reports = [report(candidate) for candidate in candidates]
+        seconds = time.monotonic() - began_s
+        if as_json:
+            click.echo(json.dumps(document(reports, seconds), indent=2))
+        else:
+            click.echo("\n".join(lines(reports, seconds)))
+        if stop.is_set():
+            again = [argument for argument in sys.argv[1:] if argument != "--restart"]  # which would begin once more
+            click.echo(f"interrupted; to resume: {shlex.join(['rheed-ingest', *again])}", err=True)
+            return INTERRUPTED
+        _deliver_spool(settings, destination, key, stop)
     return exit_code(reports)
+
+
+def _deliver_spool(settings: BackfillSettings, destination: str, key: Secret | None, stop: threading.Event) -> None:
+    """Deliver what live streamers left behind for the same endpoint and key, if they did; not this job's to fail by."""
+    state = state_dir(settings.state)
+    if (state / "spool").is_dir():
+        from ingest.cli.delivering import deliver_leftovers
+
+        deliver_leftovers(destination, key, state, stop)
 
 
 def _run(
@@ -169,22 +178,3 @@ def _run(
         candidate.path: RunReport(candidate, result.end.status, result.row, result.end.error, result.end.hint)
         for candidate, result in zip(planned, results, strict=True)
     }
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """Turn the first SIGINT or SIGTERM into an event; the second one ends the program at once."""
-    stop = threading.Event()
-
-    def handle(_number: int, _frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        click.echo("finishing what is in flight; once more to leave at once", err=True)
-        stop.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,9 +16,11 @@ from ingest.cli.options import state_dir
 from ingest.errors import SettingsError
 
 if TYPE_CHECKING:
-    from ingest.journal import Journal, StreamRow
+    from ingest.journal import Journal, LiveStream, StreamRow
 
 __all__ = ["status", "streams"]
+
+ENDED = ("closed", "gone")
 
 
 @contextmanager
@@ -32,28 +34,106 @@ def _journal(state: str | None) -> Iterator[Journal]:
         journal.close()
 
 
-def _document(row: StreamRow) -> dict[str, Any]:
-    kept = ("key", "data_id", "name", "state", "destination", "path", "frames", "chunks", "confirmed", "lost")
-    values = asdict(row)
-    return {name: values[name] for name in (*kept, "bytes_in", "bytes_out", "replaces", "lease_holder")}
+@dataclass(frozen=True)
+class _Known:
+    """A stream, and for a live one what the journal's row and the spool add.
+
+    Attributes
+    ----------
+    row : StreamRow
+        What the journal counts.
+    live : LiveStream or None
+        Of a live one: its settings, whether it is sealed.
+    spooled, spooled_bytes : int
+        Chunks that wait on disk.
+    """
+
+    row: StreamRow
+    live: LiveStream | None
+    spooled: int
+    spooled_bytes: int
+
+    @property
+    def unit(self) -> str:
+        """What its chunks are of."""
+        return "points" if self.row.kind == "timeseries" else "frames"
 
 
-def _proof(journal: Journal, row: StreamRow) -> dict[str, Any]:
-    from ingest.manifest import manifest
+def _known(journal: Journal, rows: Sequence[StreamRow], state: str | None) -> list[_Known]:
+    from ingest.cli.spooled import waiting_chunks
 
-    receipts, losses = journal.receipts(row.key), journal.load(row.key).lost
-    return {
-        "losses": {str(index): reason for index, reason in sorted(losses.items())},
-        "receipts": [asdict(receipt) for receipt in receipts],
-        "manifest": manifest(journal.plan(row.key), row.data_id, str(row.state), receipts, losses),
+    is_any_live = any(row.is_live for row in rows)
+    waiting = waiting_chunks(state_dir(state) / "spool") if is_any_live else {}
+    return [
+        _Known(row, journal.live_stream(row.key) if row.is_live else None, *waiting.get(row.key, (0, 0)))
+        for row in rows
+    ]
+
+
+def _document(known: _Known) -> dict[str, Any]:
+    kept = ("key", "data_id", "name", "kind", "state", "destination", "path", "frames", "chunks", "confirmed", "lost")
+    values = asdict(known.row)
+    out = {name: values[name] for name in (*kept, "bytes_in", "bytes_out", "replaces")}
+    out["lease_holder"] = known.row.lease_holder if known.row.lease_until_s > time.time() else None
+    if known.live is None:
+        return out
+    return {known.unit if name == "frames" else name: value for name, value in out.items()} | {
+        "sealed": known.live.is_sealed,
+        "gone_reason": known.live.gone_reason,
+        "spooled": known.spooled,
+        "spooled_bytes": known.spooled_bytes,
     }
 
 
-def _line(row: StreamRow) -> str:
+def _proof(journal: Journal, known: _Known) -> dict[str, Any]:
+    from ingest.manifest import live_manifest, manifest
+
+    row, live = known.row, known.live
+    receipts, losses = journal.receipts(row.key), journal.load(row.key).lost
+    stated = (row.data_id, str(row.state), receipts, losses)
+    return {
+        "losses": {str(index): reason for index, reason in sorted(losses.items())},
+        "receipts": [asdict(receipt) for receipt in receipts],
+        "manifest": manifest(journal.plan(row.key), *stated)
+        if live is None
+        else live_manifest(live.settings, *stated, is_sealed=live.is_sealed, gone_reason=live.gone_reason),
+    }
+
+
+def _line(known: _Known) -> str:
+    row, live = known.row, known.live
+    lost = f", {row.lost} lost" if row.lost else ""
+    start = f"{row.state:<9}{row.data_id or '-':<38}"
+    if live is None:
+        return (
+            f"{start}{row.confirmed:>6} of {row.chunks} chunks{lost}  {row.frames} frames  "
+            f"{row.path} -> {row.destination}"
+        )
+    of = f" of {row.chunks} chunks" if live.is_sealed else " chunks, not sealed"
+    spooled = f", {known.spooled} spooled" if known.spooled else ""
     return (
-        f"{row.state:<9}{row.data_id or '-':<38}{row.confirmed:>6} of {row.chunks} chunks"
-        f"{f', {row.lost} lost' if row.lost else ''}  {row.frames} frames  {row.path} -> {row.destination}"
+        f"{start}{row.confirmed:>6}{of}{spooled}{lost}  {row.frames} {known.unit}  live {row.kind} {row.name} -> "
+        f"{row.destination}"
     )
+
+
+def _proof_lines(known: _Known, detail: dict[str, Any]) -> Iterator[str]:
+    is_series = known.row.kind == "timeseries"
+    if known.live is not None and known.live.gone_reason:
+        yield f"  the platform takes nothing more: {known.live.gone_reason}"
+    if known.spooled:
+        yield f"  {known.spooled} chunk(s), {known.spooled_bytes} bytes of disk, wait in the spool"
+    for index, reason in detail["losses"].items():
+        what = "request" if is_series else "chunk"
+        yield f"  lost: {reason}" if reason.startswith("chunk ") else f"  {what} {index} is lost: {reason}"
+    digest = "body" if is_series else "frames"
+    for receipt in detail["receipts"]:
+        yield (
+            f"  {receipt['label'] or 'chunk ' + str(receipt['index'])}: {receipt['frames']} {known.unit}, "
+            f"{receipt['n_bytes']} bytes, crc32c {receipt['crc32c']:08x}, {digest} xxh3 {receipt['frames_digest']}, "
+            f"{receipt['attempts']} attempt(s)"
+        )
+    yield f"  manifest {detail['manifest']['digest']}"
 
 
 @click.command()
@@ -62,11 +142,11 @@ def _line(row: StreamRow) -> str:
 def streams(state: str | None, as_json: bool) -> int:
     """List all streams of the journal, newest first."""
     with _journal(state) as journal:
-        rows = journal.streams()
+        known = _known(journal, journal.streams(), state)
     if as_json:
-        click.echo(json.dumps({"streams": [_document(row) for row in rows]}, indent=2))
+        click.echo(json.dumps({"streams": [_document(one) for one in known]}, indent=2))
     else:
-        click.echo("\n".join(_line(row) for row in rows) or "no streams yet")
+        click.echo("\n".join(_line(one) for one in known) or "no streams yet")
     return OK
 
 
@@ -84,37 +164,32 @@ def status(stream: str | None, state: str | None, as_json: bool) -> int:
     with _journal(state) as journal:
         rows = journal.streams()
         if stream is None:
-            return _overview(rows, as_json=as_json)
+            return _overview(
+                rows, _known(journal, [row for row in rows if row.state not in ENDED], state), as_json=as_json
+            )
         chosen = [row for row in rows if stream in (row.data_id, row.key, row.name, row.path)]
         if not chosen:
             raise SettingsError(f"the journal knows no stream {stream!r}", hint="`rheed-ingest streams` lists them")
-        details = [_document(row) | _proof(journal, row) for row in chosen]
+        known = _known(journal, chosen, state)
+        details = [_document(one) | _proof(journal, one) for one in known]
     if as_json:
         click.echo(json.dumps({"streams": details}, indent=2))
         return OK
-    for row, detail in zip(chosen, details, strict=True):
-        click.echo(_line(row))
-        for index, reason in detail["losses"].items():
-            click.echo(f"  chunk {index} is lost: {reason}")
-        for receipt in detail["receipts"]:
-            click.echo(
-                f"  chunk {receipt['index']}: {receipt['frames']} frames, {receipt['n_bytes']} bytes, "
-                f"crc32c {receipt['crc32c']:08x}, frames xxh3 {receipt['frames_digest']}, "
-                f"{receipt['attempts']} attempt(s)"
-            )
-        click.echo(f"  manifest {detail['manifest']['digest']}")
+    for one, detail in zip(known, details, strict=True):
+        click.echo(_line(one))
+        for line in _proof_lines(one, detail):
+            click.echo(line)
     return OK
 
 
-def _overview(rows: list[StreamRow], *, as_json: bool) -> int:
-    open_rows = [row for row in rows if row.state not in ("closed", "gone")]
+def _overview(rows: Sequence[StreamRow], unfinished: Sequence[_Known], *, as_json: bool) -> int:
     counts: dict[str, int] = {}
     for row in rows:
         counts[str(row.state)] = counts.get(str(row.state), 0) + 1
     if as_json:
-        click.echo(json.dumps({"counts": counts, "open": [_document(row) for row in open_rows]}, indent=2))
+        click.echo(json.dumps({"counts": counts, "open": [_document(one) for one in unfinished]}, indent=2))
         return OK
     click.echo(", ".join(f"{count} {state}" for state, count in counts.items()) or "no streams yet")
-    for row in open_rows:
-        click.echo(_line(row))
+    for one in unfinished:
+        click.echo(_line(one))
     return OK

@@ -24,7 +24,7 @@ _SETTINGS: dict[str, TypeAdapter[LiveSettings]] = {
 
 def account_of(destination: str, api_key: Secret | None) -> str:
     """Return what names a destination and a key without showing the key: 16 hex of a SHA-256 over both."""
-    key = "" if api_key is None else api_key.reveal()
+    key = "" if api_key is None else api_key.reveal().strip()  # as it is sent: a file's key may end in a new line
     return hashlib.sha256(f"rheed-ingest account\0{destination}\0{key}".encode()).hexdigest()[:16]
 
 

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from ingest.ledger import ChunkConfirmed, ChunkLost, Sealed, StreamGone
 from ingest.server.run import ServerProcess
+from ingest.wire.models import Delivery
 from tests.actors.test_system import assert_whole
+from tests.cli.spools import POINTS, Leftover
 from tests.support import KEY, ThreadServer, make_run, plan_of
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "hdf5"
@@ -30,13 +33,27 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help_names_every_command_and_exit_code(run) -> None:
     ran = run("--help")
     assert ran.code == 0
-    for word in ("backfill", "inspect", "serve", "status", "streams", "demo", "130 interrupted"):
+    for word in ("backfill", "inspect", "serve", "spool", "status", "streams", "demo", "130 interrupted"):
         assert word in ran.out
 
 
-@pytest.mark.parametrize("command", ["backfill", "inspect", "serve", "status", "streams", "demo"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "backfill",
+        "inspect",
+        "serve",
+        "spool",
+        "spool list",
+        "spool deliver",
+        "spool discard",
+        "status",
+        "streams",
+        "demo",
+    ],
+)
 def test_every_command_has_help(run, command: str) -> None:
-    assert run(command, "--help").code == 0
+    assert run(*command.split(), "--help").code == 0
 
 
 def test_inspect_says_what_is_in_a_file(run, tmp_path: Path) -> None:
@@ -148,6 +165,57 @@ def test_an_unknown_key_of_a_job_file_names_the_nearest(run, key, tmp_path: Path
     assert "rotations_per_min" in ran.err
 
 
+def receipt(left: Leftover, index: int) -> ChunkConfirmed:
+    return ChunkConfirmed(left.chunk(index).receipt(Delivery(None, 2), "node", 1))
+
+
+class TestLiveStreams:
+    """They have no plan, and their frames or points are those that are confirmed."""
+
+    def test_streams_says_what_is_confirmed_waits_and_is_lost(self, run, tmp_path: Path) -> None:
+        movie, series = Leftover(tmp_path, ""), Leftover(tmp_path, "", POINTS)
+        movie.record(receipt(movie, 0), ChunkLost(1, "chunk 1: dropped"))
+        movie.put(2, 3)
+        series.record(receipt(series, 0), receipt(series, 1), Sealed(2))
+        lines = {line.split()[1]: line for line in run("streams", "--state", tmp_path).out.splitlines()}
+        assert "1 chunks, not sealed, 2 spooled, 1 lost  20 frames  live rheed STO live" in lines[movie.data_id]
+        assert "2 of 2 chunks  100 points  live timeseries heater log" in lines[series.data_id]
+        found = {
+            one["data_id"]: one for one in json.loads(run("streams", "--state", tmp_path, "--json").out)["streams"]
+        }
+        one = found[movie.data_id]
+        assert (one["kind"], one["sealed"], one["frames"], one["confirmed"]) == ("rheed", False, 20, 1)
+        assert (one["spooled"], one["spooled_bytes"], one["lost"], one["lease_holder"]) == (2, 8192, 1, None)
+        assert (found[series.data_id]["points"], found[series.data_id]["sealed"]) == (100, True)
+        overview = run("status", "--state", tmp_path).out
+        assert "2 open" in overview
+        assert movie.data_id in overview
+
+    def test_status_has_labels_losses_and_a_manifest(self, run, tmp_path: Path) -> None:
+        movie, series = Leftover(tmp_path, ""), Leftover(tmp_path, "", POINTS)
+        movie.record(receipt(movie, 0), ChunkLost(1, "refused: 422"))
+        series.record(receipt(series, 0), ChunkLost(1, "chunk 1 of temperature: refused"), Sealed(2))
+        text = run("status", series.data_id, "--state", tmp_path).out
+        assert "  lost: chunk 1 of temperature: refused" in text
+        assert "  chunk 0 of temperature: 50 points, " in text
+        assert ", 2 attempt(s)" in text
+        assert "  chunk 1 is lost: refused: 422" in run("status", "STO live", "--state", tmp_path).out
+        [found] = json.loads(run("status", series.data_id, "--state", tmp_path, "--json").out)["streams"]
+        manifest = found["manifest"]
+        assert (manifest["kind"], manifest["sealed"], manifest["stream"]["name"]) == ("timeseries", True, "heater log")
+        assert manifest["counts"]["points_confirmed"] == 50
+        assert manifest["losses"] == found["losses"] == {"1": "chunk 1 of temperature: refused"}
+        assert found["receipts"][0]["label"] == manifest["chunks"][0]["label"] == "chunk 0 of temperature"
+
+    def test_one_that_is_gone_says_why(self, run, tmp_path: Path) -> None:
+        left = Leftover(tmp_path, "")
+        left.put(0)
+        left.record(StreamGone("silent for 2 hours"))
+        text = run("status", left.key, "--state", tmp_path).out
+        assert "the platform takes nothing more: silent for 2 hours" in text
+        assert "1 chunk(s), 4096 bytes of disk, wait in the spool" in text
+
+
 class TestOnRay:
     pytestmark = on_ray
 
@@ -194,6 +262,24 @@ class TestOnRay:
         [found] = json.loads(ran.out)["runs"]
         assert found["chunks"]["total"] == 5
         assert "from the command" in run("streams", "--json").out
+
+    def test_the_demo_sends_a_run_and_its_log_by_every_way_and_finds_it_again(self, run, tmp_path: Path) -> None:
+        ran = run("demo", "--frames", "150", "--dir", tmp_path)
+        assert ran.code == 0, ran.out + ran.err
+        for words in (
+            "150 frames, 150 identical by XXH3-128",
+            "skipped in",
+            "2 x 43 points at 10 Hz (temperature in C, pressure in mbar), 1 chunks confirmed",
+            "86 points identical in time, value and unit; stream closed",
+            "2 of 2 chunks confirmed",
+            "150 frames, 150 identical, starts as given; stream closed",
+        ):
+            assert words in ran.out, ran.out
+        rows = json.loads(run("streams", "--state", tmp_path / "state", "--json").out)["streams"]
+        assert sorted((row["kind"], row["state"]) for row in rows) == [
+            ("archive", "closed"), ("rheed", "closed"), ("timeseries", "closed"),
+        ]  # fmt: skip
+        assert "nothing in" in run("spool", "list", "--state", tmp_path / "state").out
 
     @with_samples
     def test_every_hdf5_sample_is_backfilled_and_read_back(
