@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Iterable
 from dataclasses import asdict
 
 from ingest.server.messages import ChunkInfo, NewStream
-from ingest.server.problems import ApiError, no_such_stream
+from ingest.server.problems import ApiError
 from ingest.server.rows import ChunkRow, EndReport, StreamRow
-from ingest.server.streams import Streams, tags_of
+from ingest.server.streams import Streams
 
 __all__ = ["Catalogue"]
 
 
-class Catalogue(Streams):
+_STREAM_QUERY = """
+SELECT s.data_id, s.name, s.fps, s.rotations_per_min, s.rotational_period, s.project_id, s.azimuth_label, s.status,
+    s.created_unix_s, s.active_unix_s, s.height_px, s.width_px, s.end_calls, s.times_closed,
+    s.links_version, s.sealed_version, s.chunk_size,
+    s.sample_id, samples.name AS sample_name,
+    (SELECT coalesce(sum(frames), 0) FROM chunks WHERE data_id = s.data_id) AS frames,
+    (SELECT count(*) FROM chunks WHERE data_id = s.data_id AND stored IS NOT NULL) AS chunks
+FROM streams s LEFT JOIN samples ON samples.id = s.sample_id
+WHERE s.kind = 'rheed'
+"""
+
+
+class Catalogue(Streams[StreamRow]):
     """RHEED streams and chunks in the database."""
 
     kind = "rheed"
+    query = _STREAM_QUERY
+    row_type = StreamRow
 
     def create_stream(
         self, new: NewStream, now_s: float, *, idempotency_key: str | None = None, body_digest: str = ""
@@ -113,20 +126,10 @@ class Catalogue(Streams):
             404: no such stream; 409: it has failed.
         """
 
-        def end(db: sqlite3.Connection) -> EndReport:
-            row = self._stream(db, data_id)
-            if row["status"] != "closed":
-                self._open_stream(db, data_id, now_s)
-                chunk_size = _place_frames(db, data_id)
-                db.execute(
-                    "UPDATE streams SET status = 'closed', times_closed = times_closed + 1, chunk_size = ?"
-                    " WHERE data_id = ?",
-                    (chunk_size, data_id),
-                )
-            db.execute("UPDATE streams SET end_calls = end_calls + 1 WHERE data_id = ?", (data_id,))
-            return _report(_chunks(db, data_id))
+        def close(db: sqlite3.Connection) -> None:
+            db.execute("UPDATE streams SET chunk_size = ? WHERE data_id = ?", (_place_frames(db, data_id), data_id))
 
-        return self._database.write(end)
+        return self._end(data_id, now_s, close, lambda db: _report(_chunks(db, data_id)))
 
     def staged_files(self) -> dict[str, set[str]]:
         """Return the names of the staged files that count, by stream that is not sealed."""
@@ -144,33 +147,6 @@ class Catalogue(Streams):
 
         return self._database.read(staged)
 
-    def streams(self, now_s: float) -> list[StreamRow]:
-        """Return all streams, oldest first."""
-
-        def streams(db: sqlite3.Connection) -> list[StreamRow]:
-            rows = db.execute(f"{_STREAM_QUERY} ORDER BY created_unix_s, data_id").fetchall()
-            tags = tags_of(db, None)
-            return [self._stream_row(row, tags.get(row["data_id"], ()), now_s) for row in rows]
-
-        return self._database.read(streams)
-
-    def stream(self, data_id: str, now_s: float) -> StreamRow:
-        """Return one stream.
-
-        Raises
-        ------
-        ApiError
-            404: no such stream.
-        """
-
-        def stream(db: sqlite3.Connection) -> StreamRow:
-            row = db.execute(f"{_STREAM_QUERY} AND s.data_id = ?", (data_id,)).fetchone()
-            if row is None:
-                raise no_such_stream(data_id)
-            return self._stream_row(row, tags_of(db, data_id).get(data_id, ()), now_s)
-
-        return self._database.read(stream)
-
     def chunks(self, data_id: str) -> list[ChunkRow]:
         """Return the chunks of a stream that were announced or stored, in order."""
         return self._database.read(lambda db: _chunks(db, data_id))
@@ -183,24 +159,6 @@ class Catalogue(Streams):
             return None if row is None else _chunk_row(row)
 
         return self._database.read(chunk)
-
-    def _stream_row(self, row: sqlite3.Row, tags: Iterable[tuple[str, str]], now_s: float) -> StreamRow:
-        values = dict(row)
-        sample_id, sample_name = values.pop("sample_id"), values.pop("sample_name")
-        values["status"] = "failed" if self._is_silent(row, now_s) else row["status"]
-        return StreamRow(**values, sample=None if sample_id is None else (sample_id, sample_name), tags=tuple(tags))
-
-
-_STREAM_QUERY = """
-SELECT s.data_id, s.name, s.fps, s.rotations_per_min, s.rotational_period, s.project_id, s.azimuth_label, s.status,
-    s.created_unix_s, s.active_unix_s, s.height_px, s.width_px, s.end_calls, s.times_closed,
-    s.links_version, s.sealed_version, s.chunk_size,
-    s.sample_id, samples.name AS sample_name,
-    (SELECT coalesce(sum(frames), 0) FROM chunks WHERE data_id = s.data_id) AS frames,
-    (SELECT count(*) FROM chunks WHERE data_id = s.data_id AND stored IS NOT NULL) AS chunks
-FROM streams s LEFT JOIN samples ON samples.id = s.sample_id
-WHERE s.kind = 'rheed'
-"""
 
 
 def _chunks(db: sqlite3.Connection, data_id: str) -> list[ChunkRow]:

@@ -132,6 +132,7 @@ class SeriesRow:
     project_id: str | None
     status: str
     created_unix_s: float
+    active_unix_s: float
     points: int
     chunks: int
     puts: int

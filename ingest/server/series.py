@@ -7,10 +7,10 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 
-from ingest.server.problems import ApiError, no_such_stream
+from ingest.server.problems import ApiError
 from ingest.server.rows import ChannelRow, PointsRow, SeriesReport, SeriesRow
 from ingest.server.series_messages import ChannelPoints, NewSeries, PointsChunk
-from ingest.server.streams import Streams, tags_of
+from ingest.server.streams import Streams
 
 __all__ = ["SeriesCatalogue", "processed_id"]
 
@@ -22,10 +22,25 @@ def processed_id(data_id: str) -> str:
     return str(uuid.uuid5(uuid.UUID(data_id), "processed"))
 
 
-class SeriesCatalogue(Streams):
+_SERIES_QUERY = """
+SELECT s.data_id, s.name, s.points_per_chunk, s.synth_source_id, s.project_id, s.status,
+    s.created_unix_s, s.active_unix_s, s.end_calls, s.times_closed, s.links_version, s.sealed_version,
+    s.sample_id, samples.name AS sample_name,
+    (SELECT coalesce(sum(points), 0) FROM points JOIN channels c USING (channel_id) WHERE c.data_id = s.data_id)
+        AS points,
+    (SELECT count(DISTINCT chunk) FROM points JOIN channels c USING (channel_id) WHERE c.data_id = s.data_id) AS chunks,
+    (SELECT coalesce(sum(puts), 0) FROM points JOIN channels c USING (channel_id) WHERE c.data_id = s.data_id) AS puts
+FROM streams s LEFT JOIN samples ON samples.id = s.sample_id
+WHERE s.kind = 'timeseries'
+"""
+
+
+class SeriesCatalogue(Streams[SeriesRow]):
     """Time-series streams in the database, with a packed blob for each channel and chunk until they are sealed."""
 
     kind = "timeseries"
+    query = _SERIES_QUERY
+    row_type = SeriesRow
 
     def create_stream(
         self, new: NewSeries, now_s: float, *, idempotency_key: str | None = None, body_digest: str = ""
@@ -83,14 +98,7 @@ class SeriesCatalogue(Streams):
             404: no such stream; 409: it has failed.
         """
 
-        def end(db: sqlite3.Connection) -> SeriesReport:
-            if self._stream(db, data_id)["status"] != "closed":
-                self._open_stream(db, data_id, now_s)
-                db.execute(
-                    "UPDATE streams SET status = 'closed', times_closed = times_closed + 1 WHERE data_id = ?",
-                    (data_id,),
-                )
-            db.execute("UPDATE streams SET end_calls = end_calls + 1 WHERE data_id = ?", (data_id,))
+        def report(db: sqlite3.Connection) -> SeriesReport:
             row = db.execute(
                 "SELECT count(DISTINCT channel_id), count(DISTINCT chunk), coalesce(sum(points), 0)"
                 " FROM points JOIN channels USING (channel_id) WHERE data_id = ?",
@@ -98,7 +106,7 @@ class SeriesCatalogue(Streams):
             ).fetchone()
             return SeriesReport(*row)
 
-        return self._database.write(end)
+        return self._end(data_id, now_s, lambda _: None, report)
 
     def mark_sealed(self, data_id: str, links_version: int) -> None:
         """Record that a closed stream lies in its final form; its points are no longer kept here."""
@@ -112,33 +120,6 @@ class SeriesCatalogue(Streams):
             db.execute("UPDATE streams SET sealed_version = ? WHERE data_id = ?", (links_version, data_id))
 
         self._database.write(mark)
-
-    def streams(self, now_s: float) -> list[SeriesRow]:
-        """Return all streams, oldest first."""
-
-        def streams(db: sqlite3.Connection) -> list[SeriesRow]:
-            rows = db.execute(f"{_SERIES_QUERY} ORDER BY created_unix_s, data_id").fetchall()
-            tags = tags_of(db, None)
-            return [self._series_row(row, tags.get(row["data_id"], ()), now_s) for row in rows]
-
-        return self._database.read(streams)
-
-    def stream(self, data_id: str, now_s: float) -> SeriesRow:
-        """Return one stream.
-
-        Raises
-        ------
-        ApiError
-            404: there is none.
-        """
-
-        def stream(db: sqlite3.Connection) -> SeriesRow:
-            row = db.execute(f"{_SERIES_QUERY} AND s.data_id = ?", (data_id,)).fetchone()
-            if row is None:
-                raise no_such_stream(data_id)
-            return self._series_row(row, tags_of(db, data_id).get(data_id, ()), now_s)
-
-        return self._database.read(stream)
 
     def channels(self, data_id: str) -> list[ChannelRow]:
         """Return the channels of a stream in the order of their first chunks' coming."""
@@ -194,27 +175,6 @@ class SeriesCatalogue(Streams):
             return [(PointsRow(row["chunk"], row["points"], row["puts"]), row["data"]) for row in rows]
 
         return self._database.read(held)
-
-    def _series_row(self, row: sqlite3.Row, tags: Iterable[tuple[str, str]], now_s: float) -> SeriesRow:
-        values = dict(row)
-        sample_id, sample_name = values.pop("sample_id"), values.pop("sample_name")
-        if self._is_silent(row, now_s):
-            values["status"] = "failed"
-        del values["active_unix_s"]
-        return SeriesRow(**values, sample=None if sample_id is None else (sample_id, sample_name), tags=tuple(tags))
-
-
-_SERIES_QUERY = """
-SELECT s.data_id, s.name, s.points_per_chunk, s.synth_source_id, s.project_id, s.status,
-    s.created_unix_s, s.active_unix_s, s.end_calls, s.times_closed, s.links_version, s.sealed_version,
-    s.sample_id, samples.name AS sample_name,
-    (SELECT coalesce(sum(points), 0) FROM points JOIN channels c USING (channel_id) WHERE c.data_id = s.data_id)
-        AS points,
-    (SELECT count(DISTINCT chunk) FROM points JOIN channels c USING (channel_id) WHERE c.data_id = s.data_id) AS chunks,
-    (SELECT coalesce(sum(puts), 0) FROM points JOIN channels c USING (channel_id) WHERE c.data_id = s.data_id) AS puts
-FROM streams s LEFT JOIN samples ON samples.id = s.sample_id
-WHERE s.kind = 'timeseries'
-"""
 
 
 def _channel_ids(db: sqlite3.Connection, data_id: str, channels: Iterable[ChannelPoints]) -> dict[str, int]:

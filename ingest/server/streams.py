@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import ClassVar, Literal
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from ingest.server.database import Database, Operation
 from ingest.server.problems import ApiError, no_such_stream
 
 __all__ = ["Kind", "Streams", "tags_of"]
 
+RowT = TypeVar("RowT")
+ReportT = TypeVar("ReportT")
+
 Kind = Literal["rheed", "timeseries"]
 
 
-class Streams:
+class Streams(Generic[RowT]):
     """The streams in the database; the methods block, may be called from any thread, and are one transaction each.
 
     Parameters
@@ -26,6 +30,9 @@ class Streams:
 
     kind: ClassVar[Kind] = "rheed"
     """Of the streams that the methods of a subclass are about."""
+    query: ClassVar[str]
+    """What is selected of each of them, as ``s``."""
+    row_type: Callable[..., RowT]
 
     def __init__(self, database: Database, silent_stream_s: float) -> None:
         self._database = database
@@ -83,6 +90,57 @@ class Streams:
             return data_id
 
         return self._database.write(create)
+
+    def streams(self, now_s: float) -> list[RowT]:
+        """Return all streams, oldest first."""
+
+        def streams(db: sqlite3.Connection) -> list[RowT]:
+            rows = db.execute(f"{self.query} ORDER BY created_unix_s, data_id").fetchall()
+            tags = tags_of(db, None)
+            return [self._row(row, tags.get(row["data_id"], ()), now_s) for row in rows]
+
+        return self._database.read(streams)
+
+    def stream(self, data_id: str, now_s: float) -> RowT:
+        """Return one stream.
+
+        Raises
+        ------
+        ApiError
+            404: there is none.
+        """
+
+        def stream(db: sqlite3.Connection) -> RowT:
+            row = db.execute(f"{self.query} AND s.data_id = ?", (data_id,)).fetchone()
+            if row is None:
+                raise no_such_stream(data_id)
+            return self._row(row, tags_of(db, data_id).get(data_id, ()), now_s)
+
+        return self._database.read(stream)
+
+    def _row(self, row: sqlite3.Row, tags: Iterable[tuple[str, str]], now_s: float) -> RowT:
+        values = dict(row)
+        sample_id, sample_name = values.pop("sample_id"), values.pop("sample_name")
+        if self._is_silent(row, now_s):
+            values["status"] = "failed"
+        sample = None if sample_id is None else (sample_id, sample_name)
+        return self.row_type(**values, sample=sample, tags=tuple(tags))
+
+    def _end(self, data_id: str, now_s: float, close: Operation[None], report: Operation[ReportT]) -> ReportT:
+        """Have `close` close the stream if it is open, count the call, and return what `report` says."""
+
+        def end(db: sqlite3.Connection) -> ReportT:
+            if self._stream(db, data_id)["status"] != "closed":
+                self._open_stream(db, data_id, now_s)
+                close(db)
+                db.execute(
+                    "UPDATE streams SET status = 'closed', times_closed = times_closed + 1 WHERE data_id = ?",
+                    (data_id,),
+                )
+            db.execute("UPDATE streams SET end_calls = end_calls + 1 WHERE data_id = ?", (data_id,))
+            return report(db)
+
+        return self._database.write(end)
 
     def _is_silent(self, row: sqlite3.Row, now_s: float) -> bool:
         return bool(row["status"] == "open" and row["active_unix_s"] < now_s - self._silent_stream_s)

@@ -258,7 +258,7 @@ def test_both_kinds_are_sealed_side_by_side(api):
 def test_what_is_sealed_is_on_disk_before_it_counts(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(seal_module, "fsync_small", lambda path: synced.extend(path.rglob("*")))
-    stream = SeriesRow("d", "n", 5, None, None, "closed", 0.0, 1, 1, 1, None, (), 1, 1, 0, None)
+    stream = SeriesRow("d", "n", 5, None, None, "closed", 0.0, 0.0, 1, 1, 1, None, (), 1, 1, 0, None)
     channel = ChannelRow(1, "T", None, ())
     store = Store(tmp_path)
     seal_module.seal_series(stream, [channel], lambda _: (np.zeros(1), np.ones(1)), store)
