@@ -12,6 +12,7 @@ __all__ = ["Failure", "FailureKind", "RetryPolicy", "is_final", "next_wait_s"]
 
 MAX_DOUBLINGS = 60
 
+TOO_LARGE = 413
 RETRIED_STATUS = frozenset({408, 429})
 STALLED_BODY = "RequestTimeout"
 """S3's code for a body that stalled; it comes as a 400."""
@@ -98,7 +99,12 @@ class RetryPolicy:
 
 
 def is_final(failure: Failure) -> bool:
-    """Return whether asking again is useless: a 3xx or 4xx of an API call, but for 408, 429 and S3's 400."""
+    """Return whether asking again is useless: a 3xx or 4xx of an API call, but for 408, 429 and S3's 400.
+
+    Of a presigned PUT, only 413 is: whatever else it failed of may be the URL's fault, and the next one is fresh.
+    """
+    if failure.kind is FailureKind.UPLOAD:
+        return failure.status == TOO_LARGE
     if failure.kind is not FailureKind.STATUS or failure.status is None:
         return False
     if failure.status in RETRIED_STATUS or failure.status >= 500:

@@ -20,9 +20,12 @@ RETRIED = [
     Failure(FailureKind.GARBLED, 200),
     *(Failure(STATUS, status) for status in (408, 429, 500, 501, 502, 503, 504, 507, 599)),
     Failure(STATUS, 400, detail="RequestTimeout: Your socket connection was not read from in time"),
-    *(Failure(FailureKind.UPLOAD, status) for status in (None, 200, 307, 400, 403, 404, 409, 412, 413, 500, 503)),
+    *(Failure(FailureKind.UPLOAD, status) for status in (None, 200, 307, 400, 403, 404, 409, 412, 500, 503)),
 ]
-FINAL = [Failure(STATUS, status) for status in (301, 307, 400, 401, 402, 403, 404, 405, 409, 410, 413, 415, 422, 451)]
+FINAL = [
+    *(Failure(STATUS, s) for s in (301, 307, 400, 401, 402, 403, 404, 405, 409, 410, 413, 415, 422, 451)),
+    Failure(FailureKind.UPLOAD, 413),
+]
 
 failures = st.builds(
     Failure,

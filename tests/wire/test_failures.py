@@ -63,7 +63,7 @@ def test_an_api_call_is_tried_again(answer: Answer) -> None:
     assert rig.names() == ["attempt_failed", "stream_created"]
 
 
-@pytest.mark.parametrize("answer", [*PASSING, *(refuse(s) for s in (400, 401, 403, 404, 409, 413, 422))], ids=repr)
+@pytest.mark.parametrize("answer", [*PASSING, *(refuse(s) for s in (400, 401, 403, 404, 409, 422))], ids=repr)
 def test_any_failure_of_a_put_is_tried_again_with_a_fresh_url(answer: Answer) -> None:
     rig = opened()
     rig.platform.plan("PUT", ".*", answer)
@@ -73,6 +73,15 @@ def test_any_failure_of_a_put_is_tried_again_with_a_fresh_url(answer: Answer) ->
     assert [r.method for r in rig.platform.requests] == ["POST", "PUT", "POST", "PUT"]
     assert rig.names() == ["attempt_failed", "chunk_put"]
     assert {event.index for event in rig.events} == {3}
+
+
+def test_a_shard_that_the_store_finds_too_large_is_refused_at_once() -> None:
+    rig = opened()
+    rig.platform.plan("PUT", ".*", refuse(413))
+    with pytest.raises(RefusedError) as caught:
+        put(rig)
+    assert caught.value.status == 413
+    assert len(rig.platform.sent("PUT")) == 1
 
 
 def test_a_reset_in_the_middle_of_a_body_sends_the_whole_body_again() -> None:
