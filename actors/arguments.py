@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ingest.errors import ArgumentTypeError
+from ingest.errors import ArgumentTypeError, SettingsError
 from ingest.spool import SpoolLimits
 
-__all__ = ["as_name", "as_number", "as_tags", "as_text", "spool_limits"]
+__all__ = ["as_name", "as_number", "as_seconds", "as_tags", "as_text", "spool_limits"]
 
 
 def spool_limits(max_bytes: int | None, floor_bytes: int | None) -> SpoolLimits:
@@ -33,6 +33,25 @@ def as_number(value: Any, name: str) -> float:
     if isinstance(value, str) or not hasattr(value, "__float__"):
         raise ArgumentTypeError(f"{name} is {value!r}, a {type(value).__name__}, not a number")
     return float(value)
+
+
+def as_seconds(value: Any, default_s: float) -> float:
+    """Return how long to wait; None: the default.
+
+    Raises
+    ------
+    ArgumentTypeError, SettingsError
+        No number; a negative one.
+    """
+    if value is None:
+        return default_s
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError) as exc:
+        raise ArgumentTypeError(f"timeout_s is {value!r}, not a number of seconds") from exc
+    if not seconds >= 0:
+        raise SettingsError(f"timeout_s is {seconds}: seconds are 0 or more")
+    return seconds
 
 
 def as_text(value: str | None, name: str) -> str | None:

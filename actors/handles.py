@@ -14,6 +14,9 @@ from ingest.errors import ClusterError, IngestError
 __all__ = ["ActorLostError", "Handle", "LocalHandle", "NamedHandle", "RayHandle", "unwrap"]
 
 
+FOREIGN_ACTOR = "from a different cluster"
+
+
 class ActorLostError(ClusterError):
     """The actor died or cannot be reached; what it was asked may or may not have happened.
 
@@ -79,10 +82,16 @@ class RayHandle:
         IngestError
             What the method raised.
         """
+        if not ray.is_initialized():  # `remote` would start another one
+            raise ActorLostError(f"{method}: this process is not connected to Ray any more", for_ever=True)
         try:
             return await getattr(self.actor, method).remote(*args)
         except ray.exceptions.RayError as exc:
             raise unwrap(exc, method) from exc
+        except Exception as exc:
+            if FOREIGN_ACTOR not in str(exc):  # Ray has no class for it
+                raise
+            raise ActorLostError(f"{method}: the actor is of a Ray that is gone", for_ever=True) from exc
 
 
 class NamedHandle:

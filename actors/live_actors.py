@@ -17,6 +17,8 @@ from actors.live_packer import LivePacker
 from actors.live_setup import LiveSetup
 from actors.live_states import LiveRHEEDState, LiveTimeseriesState
 from actors.options import NAMESPACE, actor_class, actor_name
+from ingest.allocator import collect_garbage_rarely, keep_freed_memory
+from ingest.errors import ClusterError
 
 __all__ = ["LiveActorClasses", "LiveActors"]
 
@@ -47,6 +49,8 @@ class _LivePackerActor(LivePacker):
 
     def __init__(self, setup: LiveSetup) -> None:
         super().__init__(setup, setup.handle("aggregator"))
+        keep_freed_memory()
+        collect_garbage_rarely()
         if hasattr(os, "nice"):
             os.nice(NICENESS)
 
@@ -97,6 +101,8 @@ class LiveActors:
         return self._make("live_packer", (self._setup,), max_concurrency=PACKER_CALLS)
 
     def _make(self, role: str, arguments: tuple[Any, ...], **options: Any) -> RayHandle:
+        if not ray.is_initialized():  # `remote` would start another one
+            raise ClusterError("this process is not connected to Ray any more")
         if "name" in options:
             options["namespace"] = NAMESPACE
         options["label_selector"] = {"ray.io/node-id": self._node_id}

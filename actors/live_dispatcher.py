@@ -68,6 +68,8 @@ class _Held:
     def __init__(self, stream: LiveStream) -> None:
         self.stream = stream
         self.epoch = stream.epoch
+        self.stale_epoch = -1
+        self.leasing = asyncio.Lock()
         self.poked = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.drain: Drain | None = None
@@ -150,11 +152,13 @@ class LiveDispatcher:
         ------
         IllegalEventError
             It was sealed otherwise before.
+        LeaseHeldError
+            Another session took it over while this one was away, and is not done with it.
         """
         await self.poke(key)
         events: list[StreamEvent] = [seal, *(ChunkLost(index, reason) for index, reason in sorted(lost.items()))]
         for event in events:
-            await self._record(key, [event])
+            await self._record_own(key, event)
         await self.poke(key)
 
     async def progress(self, key: str) -> StreamProgress:
@@ -357,9 +361,28 @@ class LiveDispatcher:
 
     async def _lease_again(self, held: _Held) -> None:
         try:
-            held.epoch, _ = await self._aggregator.call("lease_live", self._setup.session_id, held.stream.key)
+            await self._take_back(held)
         except LeaseHeldError as exc:
             await self._sleep(min(max(exc.until_s - self._clock(), 0.05), self._setup.options.scan_s))
+
+    async def _take_back(self, held: _Held) -> None:
+        """Lease a stream anew that another session had taken over, once however many calls failed for that."""
+        async with held.leasing:
+            if held.epoch <= held.stale_epoch:
+                held.epoch, _ = await self._aggregator.call("lease_live", self._setup.session_id, held.stream.key)
+
+    async def _record_own(self, key: str, event: StreamEvent) -> None:
+        """Record what the producer says, which is in this session, even if another one looked after the stream."""
+        held = self._held.get(key)
+        if held is None:
+            await self._aggregator.call("lease_live", self._setup.session_id, key)
+            await self._adopt_own()
+        else:
+            with suppress(StaleEpochError):
+                await self._record(key, [event])
+                return
+            await self._take_back(held)
+        await self._record(key, [event])
 
     def _outlet(self, stream: LiveStream) -> Outlet:
         settings = stream.settings
@@ -388,5 +411,10 @@ class LiveDispatcher:
         held = self._held.get(key)
         if held is None:
             raise StreamerError(f"stream {key} is not this session's any more")
-        due: tuple[Instruction, ...] = await self._aggregator.call("record", key, held.epoch, list(events))
+        epoch = held.epoch
+        try:
+            due: tuple[Instruction, ...] = await self._aggregator.call("record", key, epoch, list(events))
+        except StaleEpochError:
+            held.stale_epoch = max(held.stale_epoch, epoch)
+            raise
         return due

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from actors.handles import Handle
 from actors.live_setup import FramesOrder, LiveSetup
 from actors.live_states import direct_policy
-from ingest.allocator import keep_freed_memory
 from ingest.carrier import Acknowledgement, Carrier
 from ingest.chunks import ChunkLabel, EncodedChunk
 from ingest.ledger import StreamEvent
@@ -58,7 +57,6 @@ class LivePacker:
 
     def _open(self) -> tuple[ThreadPoolExecutor, Carrier]:
         if self._executor is None or self._carrier is None:
-            keep_freed_memory()
             setup = self._setup
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="pack")
             self._outlet = open_frames_outlet(

@@ -59,6 +59,11 @@ class PackerPool:
             if number not in self._up and number not in self._starts:
                 self._begin(number, 0.0)
 
+    async def wait_up(self) -> None:
+        """Wait until every packer that is starting is up. Safe to repeat."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self._up) == len(self._busy))
+
     def stop(self) -> None:
         """Wait for no packer any more."""
         for task in self._starts.values():

@@ -103,6 +103,7 @@ class RHEEDStreamer(StreamerBase):
             spool_limits=spool_limits(spool_max_bytes, spool_min_free_bytes),
             object_store_bytes=object_store_bytes,
             options=options,
+            preallocate=True,
         )
         super().__init__(session, "rheed_streamer", window, on_full)
         self._stamp: Stamp = stamp
@@ -162,7 +163,9 @@ class RHEEDStreamer(StreamerBase):
             tags=as_tags(tags),
         )
         check_settings(settings)
-        return self._begin(settings, self._session.options.window_bytes)
+        data_id = self._begin(settings, self._session.options.window_bytes)
+        self._session.wait_for_packers()
+        return data_id
 
     def push(self, data_id: str, chunk_idx: int, frames: Any, capture_start_ms_utc: int | None = None) -> None:
         """Hand over one chunk; returns as soon as its frames are copied. Safe to repeat: the last one given stays.

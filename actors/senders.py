@@ -23,9 +23,11 @@ __all__ = ["FramesItem", "FramesSender", "OnFull", "PointsSender"]
 logger = logging.getLogger("rheed_ingest")
 
 OnFull = Literal["block", "drop"]
+_Name = tuple[str, int]
 
 REST_S = 0.2
 MAX_REST_S = 5.0
+BATCHES_AT_ONCE = 2
 POINTS_AT_ONCE = 32
 POINTS_BYTES = 4 << 20
 
@@ -166,7 +168,7 @@ class FramesSender(_Sender):
 
 
 class PointsSender(_Sender):
-    """Hands time-series requests to their actor in batches, one batch of a stream at a time. Lives in one event loop.
+    """Hands time-series requests to their actor in batches, two of a stream at a time. Lives in one event loop.
 
     Parameters
     ----------
@@ -196,9 +198,19 @@ class PointsSender(_Sender):
 
     async def _work(self, stream: ProducedStream) -> None:
         waiting = self._waiting[stream.key]
+        running: dict[asyncio.Task[None], set[_Name]] = {}
         try:
-            while waiting:
-                await self._carry(stream, _batch(waiting))
+            while waiting or running:
+                batch: list[PointsItem] = []
+                if len(running) < BATCHES_AT_ONCE:
+                    batch = _batch(waiting, set().union(*running.values()))
+                if batch:
+                    task = asyncio.get_running_loop().create_task(self._carry(stream, batch))
+                    running[task] = set().union(*(_names(item.meta) for item in batch))
+                    continue
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    del running[task]
         finally:
             del self._working[stream.key]
 
@@ -242,10 +254,10 @@ def _fits_never(error: SpoolError) -> bool:
     return isinstance(error, SpoolFullError) and error.fits_never
 
 
-def _batch(waiting: deque[PointsItem]) -> list[PointsItem]:
-    """Take the next few requests, but no two versions of one chunk."""
+def _batch(waiting: deque[PointsItem], busy: set[_Name]) -> list[PointsItem]:
+    """Take the next few requests, but no two versions of one chunk, and none of a chunk that is under way."""
     batch: list[PointsItem] = []
-    names: set[tuple[str, int]] = set()
+    names = set(busy)
     n_bytes = 0
     while waiting and len(batch) < POINTS_AT_ONCE and (not batch or n_bytes + len(waiting[0].body) <= POINTS_BYTES):
         mine = _names(waiting[0].meta)
@@ -257,5 +269,5 @@ def _batch(waiting: deque[PointsItem]) -> list[PointsItem]:
     return batch
 
 
-def _names(meta: TimeseriesMeta) -> set[tuple[str, int]]:
+def _names(meta: TimeseriesMeta) -> set[_Name]:
     return {(channel, meta.chunk_index) for channel in meta.channels}

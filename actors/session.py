@@ -25,13 +25,14 @@ from actors.runtime import connect, refuse_client, usable_cpus
 from actors.sync_clock import ClockSync
 from ingest.errors import ClusterError, IngestError, StreamerError
 
-__all__ = ["LiveSession", "SessionOptions", "session_of"]
+__all__ = ["OBJECT_STORE_BYTES", "LiveSession", "SessionOptions", "session_of"]
 
 logger = logging.getLogger("rheed_ingest")
 
 T = TypeVar("T")
 
 START_TIMEOUT_S = 120.0
+PACKERS_UP_S = 20.0
 EXIT_FOR_S = 30.0
 OBJECT_STORE_BYTES = 512 << 20
 MAX_PACKERS = 4
@@ -50,7 +51,9 @@ class SessionOptions:
     address : str or None
         Of a Ray cluster; None: the Ray that this process is connected to, else a local one.
     object_store_bytes : int
-        Size of a local Ray's store, preallocated; two thirds of it may be pushed and not yet durable.
+        Size of a local Ray's store; two thirds of it may be pushed and not yet durable.
+    preallocate : bool
+        Whether a local Ray touches all of its store at the start, so that the first pushes are as quick as later ones.
     classes : LiveActorClasses
         The actors'.
     """
@@ -58,6 +61,7 @@ class SessionOptions:
     setup: LiveSetup
     address: str | None = None
     object_store_bytes: int = OBJECT_STORE_BYTES
+    preallocate: bool = True
     classes: LiveActorClasses = field(default_factory=LiveActorClasses)
 
     @property
@@ -135,7 +139,9 @@ class LiveSession:
         """
         options = self.options
         refuse_client(options.address)
-        self._owns_ray = connect(options.address, object_store_bytes=options.object_store_bytes, preallocate=True)
+        self._owns_ray = connect(
+            options.address, object_store_bytes=options.object_store_bytes, preallocate=options.preallocate
+        )
         # The journal and the spool are folders of this node, so the actors stay here.
         node_id = ray.get_runtime_context().get_node_id()
         self._actors = LiveActors(self.setup, node_id, options.classes)
@@ -152,6 +158,13 @@ class LiveSession:
             raise
         self.post(self.clock.run())
         self.post(self._hear())
+
+    def check_open(self) -> None:
+        """Raise StreamerError if nothing can be done with it any more; Ray would start anew by itself."""
+        if self.is_closed:
+            raise StreamerError("the streamer is closed", hint="make a new one")
+        if not ray.is_initialized():
+            raise StreamerError("the Ray that the streamer ran on was shut down", hint="make a new streamer")
 
     def handle(self, role: str) -> Handle:
         """Return the session's actor of a role, made if need be."""
@@ -170,6 +183,11 @@ class LiveSession:
                 self._pool = PackerPool(self._actors.new_packer, self.setup.options.packers, calls, asyncio.sleep)
                 self._loop.call_soon_threadsafe(self._pool.start)
             return self._pool
+
+    def wait_for_packers(self) -> None:
+        """Wait a while for packers that are starting, so that the first pushes are as quick as later ones."""
+        with suppress(IngestError):
+            self.wait(self.pool().wait_up(), "the packers are not up", PACKERS_UP_S)
 
     def ask(self, role: str, method: str, *args: Any, timeout_s: float = START_TIMEOUT_S) -> Any:
         """Call an actor's method and return what it returns; for any thread but the session's own.
@@ -247,6 +265,9 @@ class LiveSession:
         with _sessions_lock:
             self.users -= 1
             last = self.users <= 0
+            if last:  # a streamer that is made from now on begins another one
+                for name in [name for name, session in _sessions.items() if session is self]:
+                    del _sessions[name]
         if last:
             self.close()
 
@@ -262,12 +283,13 @@ class LiveSession:
             if self._is_closing:
                 return
             self._is_closing = True
-        ends_s = time.monotonic() + timeout_s
+        # Without Ray there is nothing to wait for.
+        ends_s = time.monotonic() + (timeout_s if ray.is_initialized() else 0.0)
         for stream in self.streams:
             if not stream.wait_settled(max(ends_s - time.monotonic(), 0.0)):
                 names = stream.on_their_way()
                 logger.error(
-                    "stream %s: %d chunk(s) were not durable after %.0f s and are lost: %s",
+                    "stream %s: %d chunk(s) were not durable within %.0f s, or Ray was shut down, and are lost: %s",
                     stream.data_id, len(names), timeout_s, ", ".join(names),
                 )  # fmt: skip
         self._take_leave()

@@ -224,12 +224,13 @@ class _Delivery:
             if stream.state not in _DELIVERABLE:
                 continue
             waits = await asyncio.to_thread(self._spool.has, stream.key)
+            is_due = waits or (stream.is_sealed and not self._missing(stream))
             if self._is_others(stream):
                 # Whoever renews it is alive; the lease of a dead one ends, and then it is ours to deliver.
                 first_s = self._seen_until_s.setdefault(stream.key, stream.lease_until_s)
-                if waits and stream.lease_until_s <= first_s:
+                if is_due and stream.lease_until_s <= first_s:
                     return True
-            elif waits or (stream.is_sealed and not self._missing(stream)):
+            elif is_due:
                 is_stalled = str(stream.data_id) in stalls
                 if not is_stalled or not (await self._dispatcher.progress(stream.key)).is_refused:
                     return True

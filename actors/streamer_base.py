@@ -15,12 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from actors.arguments import as_seconds
 from actors.live_dispatcher import StreamProgress
 from actors.live_setup import LiveOptions, LiveSetup
 from actors.producer import ProducedStream, PushWindow
 from actors.senders import OnFull
-from actors.session import LiveSession, SessionOptions, session_of
-from ingest.errors import ArgumentTypeError, ClusterError, IngestError, SettingsError, StreamerError
+from actors.session import OBJECT_STORE_BYTES, LiveSession, SessionOptions, session_of
+from ingest.errors import ArgumentTypeError, ClusterError, IngestError, LeaseHeldError, SettingsError, StreamerError
 from ingest.journal import LiveSettings, default_state_dir
 from ingest.ledger import Sealed, StreamState
 from ingest.live import FinalizeReport, SpoolReport, StreamStatus
@@ -49,6 +50,7 @@ def session_options(
     spool_limits: SpoolLimits,
     object_store_bytes: int | None,
     options: LiveOptions | None,
+    preallocate: bool,
 ) -> SessionOptions:
     """Return the options of a session from what a streamer was given.
 
@@ -80,9 +82,12 @@ def session_options(
         spool_dir=None if spool_dir is None else str(Path(spool_dir).expanduser().absolute()),
         options=live,
     )
-    if object_store_bytes is None:
-        return SessionOptions(setup, address)
-    return SessionOptions(setup, address, object_store_bytes)
+    return SessionOptions(
+        setup,
+        address,
+        OBJECT_STORE_BYTES if object_store_bytes is None else object_store_bytes,
+        preallocate,
+    )
 
 
 class StreamerBase:
@@ -103,6 +108,7 @@ class StreamerBase:
     def __init__(self, options: SessionOptions, role: str, window: int, on_full: OnFull) -> None:
         if on_full not in ("block", "drop"):
             raise SettingsError(f"on_full is {on_full!r}", hint='pass "block" or "drop"')
+        PushWindow(window, 0)  # refuses what is none before Ray is started
         try:
             self._session: LiveSession = session_of(options)
         except (ClusterError, OSError) as exc:
@@ -160,8 +166,9 @@ class StreamerBase:
         return stream
 
     def _refuse_closed(self) -> None:
-        if self._is_left or self._session.is_closed:  # else Ray would start anew by itself
+        if self._is_left:
             raise StreamerError("the streamer is closed", hint="make a new one")
+        self._session.check_open()
 
     @contextmanager
     def _admitted(self, stream: ProducedStream, seq: int, index: int, n_bytes: int) -> Iterator[bool]:
@@ -319,11 +326,11 @@ class StreamerBase:
         if isinstance(data_id, str) and data_id in self._reports:
             return self._reports[data_id]
         stream = self._stream(data_id)
-        limit_s = _limit_s(timeout_s if timeout_s is not None else drain_timeout_s)
+        limit_s = as_seconds(timeout_s if timeout_s is not None else drain_timeout_s, FINALIZE_FOR_S)
         ends_s = time.monotonic() + limit_s
         stream.finalize()
         self._await_durable(stream, ends_s, limit_s)
-        self._seal(stream)
+        self._seal(stream, ends_s)
         progress = self._await_closed(stream, ends_s, limit_s)
         report = self._report(stream, progress)
         self._reports[data_id] = report
@@ -337,13 +344,21 @@ class StreamerBase:
             )
         return report
 
-    def _seal(self, stream: ProducedStream) -> None:
+    def _seal(self, stream: ProducedStream, ends_s: float) -> None:
         expected, lost = stream.expected()
-        try:
-            self._session.ask("live_dispatcher", "seal", stream.key, Sealed.of(expected), lost)
-        except IngestError as exc:
-            if self._progress(stream).journal.state not in (StreamState.GONE, StreamState.CLOSED):
+        while True:
+            try:
+                self._session.ask("live_dispatcher", "seal", stream.key, Sealed.of(expected), lost)
+            except IngestError as exc:
+                if self._progress(stream).journal.state in (StreamState.GONE, StreamState.CLOSED):
+                    return
+                # This process was away for longer than its lease; who took the stream gives it back when it is done.
+                if isinstance(exc, LeaseHeldError) and time.monotonic() < ends_s:
+                    time.sleep(MAX_POLL_S)
+                    continue
                 raise StreamerError(f"stream {stream.data_id} cannot be closed: {exc}", hint=exc.hint) from exc
+            else:
+                return
 
     def _await_closed(self, stream: ProducedStream, ends_s: float, limit_s: float) -> StreamProgress:
         self._session.ask("live_dispatcher", "retry", stream.key)
@@ -425,15 +440,3 @@ class StreamerBase:
             "is_applied": status.is_applied,
             "reason": status.reason,
         }
-
-
-def _limit_s(timeout_s: float | None) -> float:
-    if timeout_s is None:
-        return FINALIZE_FOR_S
-    try:
-        limit_s = float(timeout_s)
-    except (TypeError, ValueError) as exc:
-        raise ArgumentTypeError(f"timeout_s is {timeout_s!r}, not a number of seconds") from exc
-    if not limit_s >= 0:
-        raise SettingsError(f"timeout_s is {limit_s}: seconds are 0 or more")
-    return limit_s

@@ -89,6 +89,7 @@ class TimeseriesStreamer(StreamerBase):
             spool_limits=spool_limits(spool_max_bytes, spool_min_free_bytes),
             object_store_bytes=object_store_bytes,
             options=options,
+            preallocate=False,  # no points go through the object store
         )
         super().__init__(session, "timeseries_streamer", POINTS_WINDOW, on_full)
         self._sender = PointsSender(self._session.handle("timeseries_streamer"), self._session.poke, on_full)

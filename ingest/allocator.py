@@ -1,10 +1,11 @@
-"""One setting of glibc's allocator that makes packing a sixth faster."""
+"""Settings of a process that only packs: how memory is given back, how often cycles are looked for."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["collect_garbage_rarely", "keep_freed_memory"]
 
 # <malloc.h>
 M_TRIM_THRESHOLD = -1
@@ -27,3 +28,13 @@ def keep_freed_memory() -> None:
         return
     mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)
     mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
+
+
+def collect_garbage_rarely() -> None:
+    """Have Python look for reference cycles a hundred times less often, and never among what is there now.
+
+    A chunk is hundreds of new objects and no cycle; each look walks over all modules' objects (1 to 7 % of a packer's
+    processor time, measured). For processes that do nothing else. Safe to repeat.
+    """
+    gc.freeze()
+    gc.set_threshold(70_000, 20, 20)

@@ -37,7 +37,7 @@ __all__ = ["Drain", "DrainTools"]
 logger = logging.getLogger("rheed_ingest")
 
 AT_ONCE = 4
-LOOK_AHEAD = 64
+LOOK_AHEAD = 512
 PATIENCE_S = 1.0
 MAX_PATIENCE_S = 15.0
 

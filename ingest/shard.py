@@ -11,7 +11,7 @@ import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import google_crc32c
 import numpy as np
@@ -59,6 +59,7 @@ class Shard:
 
     parts: tuple[bytes, ...]
     n_bytes: int
+    _crc32c: int | None = field(default=None, init=False, repr=False, compare=False)
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the body in order; small parts joined to about 1 MiB, larger ones as they are."""
@@ -74,11 +75,13 @@ class Shard:
             yield b"".join(small)
 
     def crc32c(self) -> int:
-        """Return the CRC-32C of the whole body."""
-        crc = 0
-        for part in self.parts:
-            crc = google_crc32c.extend(crc, part)
-        return int(crc)
+        """Return the CRC-32C of the whole body, counted once."""
+        if self._crc32c is None:
+            crc = 0
+            for part in self.parts:
+                crc = google_crc32c.extend(crc, part)
+            object.__setattr__(self, "_crc32c", int(crc))
+        return self._crc32c or 0
 
     def md5(self) -> str:
         """Return the MD5 of the whole body in hex, which S3 gives as ETag of a single PUT."""

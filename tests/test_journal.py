@@ -23,8 +23,9 @@ from ingest.errors import (
     SourceChangedError,
     StaleEpochError,
 )
-from ingest.journal import Journal, RunEnd, default_state_dir
+from ingest.journal import Journal, LiveStream, RunEnd, default_state_dir
 from ingest.journal.database import refuse_network_file_system
+from ingest.journal.live import account_of
 from ingest.ledger import (
     ChunkConfirmed,
     ChunkLost,
@@ -38,6 +39,9 @@ from ingest.ledger import (
     StreamLinked,
     StreamState,
 )
+from ingest.plan import StreamSettings
+from ingest.telemetry import Secret
+from ingest.timeseries import TimeseriesSettings
 from tests.test_ledger import receipt
 from tests.test_plan import plan, source
 
@@ -416,6 +420,167 @@ def test_what_is_on_disk_is_what_the_ledger_says(batches):
                 stream.apply(event)
         assert journal.load(key) == stream
         journal.close()
+
+
+# -- live streams ------------------------------------------------------------------------------------------------------
+
+LIVE = StreamSettings("a camera", 120.0, 6.0, 240, None, "GaN 7", None, ("tag",))
+LOG = TimeseriesSettings(None, 50, 7, tags=("a", "b"), api_generation="metrology")
+LIVE_KEY, LOG_KEY = "a" * 32, "b" * 32
+
+
+def begin_live(journal, key=LIVE_KEY, settings=LIVE, *, account="acc", events=OPENING, holder="session-1"):
+    journal.register_live(key, TO, account, settings)
+    epoch = journal.lease(key, holder, 60.0)
+    for event in events:
+        journal.record(key, epoch, [event])
+    return epoch
+
+
+@pytest.mark.parametrize("settings", [LIVE, LOG], ids=["frames", "points"])
+def test_a_live_stream_comes_back_as_it_was_begun(journal, opened, settings):
+    begin_live(journal, settings=settings)
+    [stream] = opened().live_streams("acc")
+    assert stream == LiveStream(LIVE_KEY, settings, StreamState.OPEN, "s1", 1, "session-1", 1060.0, False)
+    assert journal.live_stream(LIVE_KEY) == stream
+    row = journal.row(LIVE_KEY)
+    assert (row.kind, row.is_live, row.chunks, row.name) == (
+        ("timeseries", True, 0, "time series") if settings is LOG else ("rheed", True, 0, "a camera")
+    )
+    assert [r.key for r in journal.streams()] == [LIVE_KEY]
+
+
+def test_registering_a_live_stream_again_changes_nothing(journal):
+    epoch = begin_live(journal)
+    journal.register_live(LIVE_KEY, TO, "acc", LIVE)
+    journal.register_live(LIVE_KEY, TO, "other", LOG)
+    stream = journal.live_stream(LIVE_KEY)
+    assert (stream.settings, stream.epoch, stream.state) == (LIVE, epoch, StreamState.OPEN)
+    assert journal.live_streams("other") == []
+
+
+def test_live_streams_are_an_account_s_own_and_those_that_are_not_closed(journal, clock):
+    keys = [f"{i:032x}" for i in range(5)]
+    for i, key in enumerate(keys):
+        clock.now_s = 1000.0 - i
+        begin_live(journal, key, account="acc" if i < 4 else "other", events=[*OPENING, Sealed(0)])
+    begin(journal)  # an archive's
+    journal.record(keys[1], 1, [StreamGone("silent")])
+    for event in (CloseBegun(), StreamClosed()):
+        journal.record(keys[2], 1, [event])
+    found = journal.live_streams("acc")
+    assert [stream.key for stream in found] == [keys[3], keys[1], keys[0]], "oldest first"
+    assert [stream.state for stream in found] == [StreamState.OPEN, StreamState.GONE, StreamState.OPEN]
+    assert found[1].gone_reason == "silent"
+    assert all(stream.is_sealed for stream in found)
+    assert journal.live_stream(keys[2]).state is StreamState.CLOSED
+    assert [stream.key for stream in journal.live_streams("other")] == [keys[4]]
+
+
+def test_an_archive_s_stream_is_no_live_one(journal):
+    key, _ = begin(journal)
+    assert journal.live_stream(key) is None
+    assert journal.live_stream("f" * 32) is None
+
+
+def test_leases_of_live_streams_expire_and_are_given_back(journal, clock):
+    epoch = begin_live(journal)
+    with pytest.raises(LeaseHeldError, match="session-1"):
+        journal.lease(LIVE_KEY, "session-2", 60.0)
+    clock.now_s += 60.0
+    assert journal.lease(LIVE_KEY, "session-2", 60.0) == epoch + 1
+    with pytest.raises(StaleEpochError):
+        journal.record(LIVE_KEY, epoch, confirmed(0))
+    journal.release(LIVE_KEY, epoch + 1)
+    stream = journal.live_stream(LIVE_KEY)
+    assert (stream.lease_holder, stream.lease_until_s, stream.epoch) == (None, 0.0, epoch + 1)
+    assert journal.lease(LIVE_KEY, "session-1", 60.0) == epoch + 2
+
+
+@pytest.mark.parametrize(("one", "other"), [(Secret("key-1"), Secret("key-2")), (Secret("key-1"), None)])
+def test_an_account_tells_keys_and_endpoints_apart_and_shows_neither(one, other):
+    name = account_of(TO, one)
+    assert name == account_of(TO, Secret("key-1"))
+    assert len({name, account_of(TO, other), account_of("http://other", one)}) == 3
+    assert len(name) == 16
+    assert set(name) <= set("0123456789abcdef")
+    assert "key" not in name
+
+
+def test_holes_survive(journal, opened):
+    epoch = begin_live(journal)
+    seal = Sealed.of([0, 3, 9])
+    journal.record(LIVE_KEY, epoch, confirmed(3))
+    journal.record(LIVE_KEY, epoch, [seal])
+    again = opened()
+    stream = again.load(LIVE_KEY)
+    assert (stream.expected, stream.holes, stream.missing()) == (10, seal.holes, (0, 9))
+    assert again.row(LIVE_KEY).chunks == 3
+    assert again.live_stream(LIVE_KEY).is_sealed
+    again.record(LIVE_KEY, epoch, confirmed(0, 9))
+    assert journal.load(LIVE_KEY).is_whole()
+
+
+def test_a_receipt_keeps_its_label(journal, opened):
+    epoch = begin_live(journal, LOG_KEY, LOG)
+    labelled = dataclasses.replace(receipt(0), label="chunk 7 of T, p")
+    journal.record(LOG_KEY, epoch, [ChunkConfirmed(labelled), *confirmed(1)])
+    assert opened().receipts(LOG_KEY) == [labelled, receipt(1)]
+    assert journal.row(LOG_KEY).frames == 480, "points, for a time series"
+
+
+def as_version_1(path):
+    """Take from a journal what version 1 had not."""
+    with sqlite3.connect(path) as db:
+        for table, column in (("streams", "kind"), ("streams", "account"), ("streams", "holes"), ("receipts", "label")):
+            db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        db.execute("PRAGMA user_version=1")
+    db.close()
+
+
+def test_a_journal_of_version_1_keeps_everything_and_goes_on(tmp_path, clock, opened):
+    path, key = filled(tmp_path, clock)
+    before = Journal(path.parent, clock)
+    receipts, stream, row, kept_plan = before.receipts(key), before.load(key), before.row(key), before.plan(key)
+    before.close()
+    as_version_1(path)
+    journal = opened()
+    assert journal._db.execute("PRAGMA user_version").fetchone()[0] == 2
+    assert (journal.receipts(key), journal.load(key), journal.row(key)) == (receipts, stream, row)
+    assert journal.plan(key) == kept_plan
+    assert (journal.row(key).kind, journal.load(key).holes) == ("archive", ())
+    resumed = register(journal, "job2", a_plan=kept_plan)
+    assert (resumed.key, resumed.confirmed) == (key, 500)
+    begin_live(journal)
+    assert [live.key for live in journal.live_streams("acc")] == [LIVE_KEY]
+    assert Journal(path.parent, clock).close() is None, "and is not migrated twice"
+
+
+MIGRATOR = """
+import sys, time
+from pathlib import Path
+from ingest.journal import Journal
+print("ready", flush=True)
+sys.stdin.readline()
+print(len(Journal(Path(sys.argv[1]), time.time).receipts(sys.argv[2])), flush=True)
+"""
+
+
+def test_two_processes_may_migrate_at_once(tmp_path, clock, opened):
+    path, key = filled(tmp_path, clock)
+    as_version_1(path)
+    command = [sys.executable, "-c", MIGRATOR, str(path.parent), key]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    children = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(3)]
+    for process in children:
+        assert process.stdout.readline() == "ready\n"
+    for process in children:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in children:
+        out, errors = process.communicate(timeout=60)
+        assert (process.returncode, out) == (0, "500\n"), errors
+    assert len(opened().receipts(key)) == 500
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------

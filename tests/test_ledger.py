@@ -175,6 +175,74 @@ def test_nothing_is_due_at_the_end(state):
     assert ledger(state, chunks=(0,)).due() == ()
 
 
+@pytest.mark.parametrize(
+    ("accepted", "chunks", "holes"),
+    [
+        ((), 0, ()),
+        ((0,), 1, ()),
+        ((0, 1, 2), 3, ()),
+        ((2,), 3, ((0, 2),)),
+        ((5, 0, 2, 2), 6, ((1, 2), (3, 5))),
+        ((10**12,), 10**12 + 1, ((0, 10**12),)),
+    ],
+)
+def test_a_seal_of_what_was_accepted(accepted, chunks, holes):
+    assert Sealed.of(accepted) == Sealed(chunks, holes)
+
+
+@given(st.sets(st.integers(0, 40)))
+def test_a_seal_expects_just_what_was_accepted(accepted):
+    stream = ledger(chunks=(), expected=None)
+    stream.apply(Sealed.of(accepted))
+    assert set(stream.missing()) == accepted
+    assert stream.is_whole() is (not accepted)
+    for index in range(42):
+        if index in accepted:
+            assert stream.is_news(confirmed(index))
+        else:
+            with pytest.raises(IllegalEventError, match=f"chunk {index} is not one of its"):
+                stream.is_news(confirmed(index))
+            with pytest.raises(IllegalEventError):
+                stream.is_news(ChunkLost(index, "no"))
+    due = [stream.apply(confirmed(index)) for index in sorted(accepted, key=lambda i: -i)]
+    if accepted:
+        assert due == [()] * (len(accepted) - 1) + [(CloseStream("s1", with_losses=False),)]
+    assert stream.missing() == ()
+    assert stream.is_whole()
+
+
+@given(st.sets(st.integers(0, 9)), st.sets(st.integers(0, 9)), st.sets(st.integers(0, 9)))
+def test_a_seal_never_contradicts_what_is_known(there, gone, accepted):
+    """What arrived, or was lost, before the seal has to be in it."""
+    gone -= there
+    stream = ledger(chunks=sorted(there), expected=None, lost=sorted(gone))
+    seal = Sealed.of(accepted)
+    if there | gone <= accepted:
+        stream.apply(seal)
+        assert set(stream.missing()) == accepted - there - gone
+        assert stream.is_whole() is (not stream.missing())
+        assert not stream.is_news(seal)
+    else:
+        before = copy.deepcopy(stream)
+        with pytest.raises(IllegalEventError, match="it has chunk"):
+            stream.apply(seal)
+        assert stream == before
+
+
+@pytest.mark.parametrize("other", [Sealed(3), Sealed(3, ((0, 1),)), Sealed(4, ((1, 2),)), Sealed(2)])
+def test_a_seal_with_holes_does_not_change(other):
+    stream = ledger(chunks=(0,), expected=None)
+    stream.apply(Sealed(3, ((1, 2),)))
+    assert not stream.is_news(Sealed(3, ((1, 2),)))
+    with pytest.raises(IllegalEventError, match="sealed at 3"):
+        stream.is_news(other)
+
+
+def test_an_empty_stream_that_is_sealed_may_close():
+    stream = ledger(chunks=(), expected=None)
+    assert stream.apply(Sealed.of([])) == (CloseStream("s1", with_losses=False),)
+
+
 def test_what_is_gone_says_why():
     stream = ledger(chunks=(0,))
     assert stream.apply(StreamGone("silent for 2 hours")) == ()

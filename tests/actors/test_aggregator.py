@@ -150,7 +150,7 @@ def test_every_call_may_come_twice_and_to_a_new_instance(house):
     assert twice("record", key, epoch, [StreamClosed()]) == ()
     twice("renew", "job1")
     twice("end_run", "job1", key, epoch, RunEnd("complete"))
-    assert [name for name, _ in house.seen] == [
+    assert [name for name, _ in house.seen if name.endswith("_committed")] == [
         "CreateBegun_committed",
         "StreamCreated_committed",
         "StreamLinked_committed",
