@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import shutil
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled")
@@ -29,6 +31,7 @@ from ingest.telemetry import Secret
 from ingest.timing import chunk_start_ms, cut, fit_timeline, time_error
 from tests.benchmarks import files, memory
 from tests.benchmarks.counting_server import CountingServer
+from tests.benchmarks.live import LIVE, QUICK, Scale
 from tests.benchmarks.serial import without_ray
 
 KEY = Secret("benchmark-key-0123456789")
@@ -231,11 +234,24 @@ BENCHMARKS = {
 
 def main() -> int:
     logging.basicConfig(level=logging.WARNING)
-    names = sys.argv[1:] or list(BENCHMARKS)
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*BENCHMARKS, *LIVE))}; default: all")
+    parser.add_argument("--quick", action="store_true", help="a smoke of the live ones: few chunks, figures of no use")
+    parser.add_argument("--repeats", type=int, help="of each live one; medians are printed")
+    parser.add_argument("--pause-s", type=float, help="from one paced push to the next; a camera's is 2")
+    options = parser.parse_args()
+    if unknown := set(options.names) - {*BENCHMARKS, *LIVE}:
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    scale = QUICK if options.quick else Scale()
+    given = {"repeats": options.repeats, "pause_s": options.pause_s}
+    scale = replace(scale, **{name: value for name, value in given.items() if value is not None})
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
-        for name in names:
-            BENCHMARKS[name](folder)
+        for name in options.names or (*BENCHMARKS, *LIVE):
+            if name in LIVE:
+                LIVE[name](folder, scale)
+            else:
+                BENCHMARKS[name](folder)
     finally:
         shutil.rmtree(folder)
     return 0
