@@ -94,6 +94,7 @@ class ProducedStream:
         self._on_their_way: dict[int, str] = {}
         self._accepted: set[int] = set()
         self._lost: dict[int, str] = {}
+        self._versions_lost: list[tuple[int, str]] = []
         self._is_finalized = False
         self._warned: set[str] = set()
         self.pushed = 0
@@ -128,21 +129,25 @@ class ProducedStream:
                 self.pushed -= 1
                 self._lock.notify_all()
 
-    def accept(self, seq: int, index: int) -> None:
-        """Note that a push is durable or will be: it is expected from now on."""
+    def accept(self, seq: int, index: int, refused: str | None = None) -> None:
+        """Note that a push is durable, or `refused` by the platform: it is expected from now on."""
         with self._lock:
             self._on_their_way.pop(seq, None)
             self.acknowledged += 1
+            if refused is not None and index in self._accepted:
+                self._versions_lost.append((index, f"a later version: {refused}"))
             self._accepted.add(index)
             self._lost.pop(index, None)
             self._lock.notify_all()
 
     def drop(self, seq: int, index: int, reason: str) -> None:
-        """Note that a push was given up before it was durable, which counts unless its chunk was accepted before."""
+        """Note that a push was given up before it was durable; an earlier version of its chunk stays."""
         with self._lock:
             name = self._on_their_way.pop(seq, f"chunk {index}")
             self.acknowledged += 1
-            if index not in self._accepted:
+            if index in self._accepted:
+                self._versions_lost.append((index, f"{name}: a later version was dropped: {reason}"))
+            else:
                 self._lost[index] = f"{name}: dropped: {reason}"
             self._lock.notify_all()
 
@@ -155,6 +160,11 @@ class ProducedStream:
         """Return the indices that are expected, dropped ones included, and why those were dropped."""
         with self._lock:
             return self._accepted | set(self._lost), dict(self._lost)
+
+    def versions_lost(self) -> list[tuple[int, str]]:
+        """Return the chunks of which an earlier version stays, since a later one was refused or dropped, and why."""
+        with self._lock:
+            return list(self._versions_lost)
 
     def wait_settled(self, timeout_s: float | None) -> bool:
         """Wait until every push is durable or lost; return whether it is."""

@@ -91,7 +91,7 @@ class _Sender:
                 stream.accept(seq, index)
             case Lost(_, reason):
                 logger.warning("stream %s: a chunk is lost: %s", stream.data_id, reason)
-                stream.accept(seq, index)  # the journal has the loss; the chunk itself was accepted
+                stream.accept(seq, index, refused=reason)  # the journal has the loss
             case Failed(_, error):
                 if self._on_full == "block" and isinstance(error, SpoolError) and not _fits_never(error):
                     if stream.first_time("full"):

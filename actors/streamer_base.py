@@ -392,7 +392,7 @@ class StreamerBase:
             chunks_purged=0,
             chunks_pending=0,
             chunks_not_uploaded=len(lost),
-            lost=sorted(lost.items()),
+            lost=sorted([*lost.items(), *stream.versions_lost()]),
             closed="finalized",
             drained=True,
             form="close_with_losses" if lost else "close",

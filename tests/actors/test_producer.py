@@ -163,7 +163,14 @@ def test_another_version_that_is_dropped_leaves_the_one_that_arrived():
     stream.accept(0, 5)
     pushed(stream, 5)
     stream.drop(1, 5, "full")
+    pushed(stream, 5)
+    stream.accept(2, 5, refused="too grey")
     assert stream.expected() == ({5}, {})
+    assert [index for index, _ in stream.versions_lost()] == [5, 5]
+    assert [word in text for (_, text), word in zip(stream.versions_lost(), ("full", "grey"), strict=True)] == [
+        True,
+        True,
+    ]
 
 
 def test_what_raised_was_not_pushed():

@@ -13,14 +13,14 @@ from ingest.cli.planning import find_candidates
 from ingest.config import BackfillSettings
 from ingest.retry import RetryPolicy
 from ingest.telemetry import Secret
-from tests.chaos.hooks import ChaosTelemetry
+from tests.chaos.hooks import ChaosTelemetry, write_pid
 from tests.chaos.mutants import MUTANTS
 
 
 def main() -> int:
     config = json.loads(Path(sys.argv[1]).read_text())
     folder = Path(config["folder"])
-    (folder / "driver.pid").write_text(str(os.getpid()))
+    write_pid(folder, "driver", os.getpid())
     settings = BackfillSettings(sample="chaos sample", tag=("chaos",))
     candidates = find_candidates(config["files"], settings, planning=True)
     request = BackfillRequest(

@@ -24,18 +24,40 @@ PHASES = {
 }
 
 
+# The same for live sessions: event and role of the process that sees it. With whom it happens is half of the phase.
+LIVE_PHASES = {
+    ("create_posting", ""): "before create",
+    ("create_answered", ""): "after create",
+    ("chunk_packed", "live_packer"): "packed",
+    ("chunk_put", "live_packer"): "between direct PUT and receipt (frames)",
+    ("chunk_put", "timeseries_streamer"): "between direct POST and receipt (points)",
+    ("chunk_spooled", "live_packer"): "spooled (frames)",
+    ("chunk_spooled", "timeseries_streamer"): "spooled (points)",
+    ("chunk_read", "live_dispatcher"): "read from the spool",
+    ("chunk_put", "live_dispatcher"): "between PUT from the spool and receipt",
+    ("ChunkConfirmed_committed", "aggregator"): "receipt committed",
+    ("Sealed_committed", "aggregator"): "sealed",
+    ("close_posting", "live_dispatcher"): "between closing and POST",
+    ("close_answered", "live_dispatcher"): "between POST and closed",
+}
+
+
 @dataclass(frozen=True)
 class Kill:
-    """Kill `target` ("self", "driver" or "server") at the `nth` (from 0) occurrence of `event` over all processes."""
+    """Kill `target` at the `nth` (from 0) occurrence of `event` over all processes, or over those of `role`.
+
+    The target is "self", "driver", "server" or an actor's role: that one's latest process.
+    """
 
     event: str
     nth: int
     target: str
+    role: str = ""
 
 
 def write_kills(folder: Path, kills: list[Kill]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "kills.json").write_text(json.dumps([[k.event, k.nth, k.target] for k in kills]))
+    (folder / "kills.json").write_text(json.dumps([[k.event, k.nth, k.target, k.role] for k in kills]))
 
 
 class KillHook:
@@ -44,20 +66,25 @@ class KillHook:
     def __init__(self, folder: str, role: str) -> None:
         self._folder = Path(folder)
         self._role = role
+        self._pid = 0
 
     def __call__(self, event: Event) -> None:
+        if self._pid != os.getpid():  # one that was pickled is another process's by now
+            self._pid = os.getpid()
+            write_pid(self._folder, self._role, self._pid)
         line = (
             f"{time.time():.6f} {self._role} {os.getpid()} {event.name} {event.stream} {event.index} {event.detail}\n"
         )
         with (self._folder / "events.log").open("a") as log:
             log.write(line)
         kills = [Kill(*fields) for fields in json.loads((self._folder / "kills.json").read_text())]
-        if not any(kill.event == event.name for kill in kills):
-            return
-        ordinal = self._ordinal(event.name)
-        for number, kill in enumerate(kills):
-            if kill.event == event.name and kill.nth <= ordinal and self._claim(f"kill-{number}"):
-                self._kill(kill)
+        mine = {kill.role for kill in kills if kill.event == event.name and kill.role in ("", self._role)}
+        for role in sorted(mine):
+            ordinal = self._ordinal(event.name + (f"-{role}" if role else ""))
+            for number, kill in enumerate(kills):
+                due = (kill.event, kill.role) == (event.name, role) and kill.nth <= ordinal
+                if due and self._claim(f"kill-{number}"):
+                    self._kill(kill)
 
     def _ordinal(self, name: str) -> int:
         ordinal = 0
@@ -73,15 +100,38 @@ class KillHook:
         return True
 
     def _kill(self, kill: Kill) -> None:
+        pid = os.getpid() if kill.target == "self" else read_pid(self._folder, kill.target)
+        if pid is None:
+            return
         with (self._folder / "killed.log").open("a") as log:
             log.write(json.dumps([kill.event, kill.target, self._role]) + "\n")
-        pid = os.getpid() if kill.target == "self" else int((self._folder / f"{kill.target}.pid").read_text())
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             return
         if kill.target != "self":
             time.sleep(0.2)  # the phase must not go on before the other is dead
+
+
+def write_pid(folder: Path, role: str, pid: int) -> None:
+    """Note the latest process of a role, with its start, so that nobody else of that number is killed later."""
+    (folder / f"{role}.pid").write_text(f"{pid} {_started(pid)}")
+
+
+def read_pid(folder: Path, role: str) -> int | None:
+    """Return the latest process of a role, if it is still there."""
+    file = folder / f"{role}.pid"
+    if not file.exists():
+        return None
+    pid, started = file.read_text().split()
+    return int(pid) if _started(int(pid)) == started else None
+
+
+def _started(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return "gone"
 
 
 @dataclass(frozen=True)
@@ -124,3 +174,30 @@ def stale_commits(folder: Path) -> list[str]:
                 stale.append(f"{name} of chunk {index} under epoch {epoch}, after {newest[stream]} ({role} {pid})")
             newest[stream] = max(epoch, newest.get(stream, 0))
     return stale
+
+
+def lease_thefts(folder: Path, lease_s: float) -> list[str]:
+    """Return the leases of live streams that were taken while another session's were neither over nor given back."""
+    holder: dict[str, tuple[str, str]] = {}
+    seen: dict[str, float] = {}
+    thefts = []
+    log = folder / "events.log"
+    for line in log.read_text().splitlines() if log.exists() else ():
+        when_text, _, _, name, stream, _, detail = line.split(" ", 6)
+        when = float(when_text)
+        if name == "leases_renewed":
+            seen[detail.removeprefix("holder=")] = when
+        elif name == "lease_released" and holder.get(stream, ("", ""))[1] == detail.removeprefix("of="):
+            holder.pop(stream)
+        elif name == "lease_taken":
+            new, epoch = detail.removeprefix("holder=").split(" ")
+            old, _ = holder.get(stream, (new, ""))
+            # Renewals are logged a little after the moment that they count from.
+            if old != new and when < seen[old] + lease_s - 0.5:
+                thefts.append(
+                    f"session {new} took stream {stream} {when - seen[old]:.2f} s after a sign of session {old}, "
+                    f"whose lease lasts {lease_s} s"
+                )
+            holder[stream] = new, epoch
+            seen[new] = when
+    return thefts

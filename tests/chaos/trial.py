@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import httpx
 from ingest.sources.synthetic import GrowthRun
 from ingest.sources.synthetic_hdf5 import write_hdf5
 from ingest.telemetry import Secret
-from tests.chaos.hooks import PHASES, Kill, killed, write_kills
+from tests.chaos.hooks import PHASES, Kill, killed, write_kills, write_pid
 from tests.chaos.oracle import differences
 
 KEY = Secret("chaos-key-0123456789")
@@ -70,7 +71,7 @@ class Server:
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=self._log
         )
-        (self._folder / "server.pid").write_text(str(self._process.pid))
+        write_pid(self._folder, "server", self._process.pid)
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             try:
@@ -124,26 +125,13 @@ def make_runs(folder: Path, seed: int, runs: int) -> dict[str, GrowthRun]:
     return made
 
 
-class Driver:
-    """A driver process; its stdout is kept."""
+class Process:
+    """Python with some arguments, in a process group of its own; what it prints is kept."""
 
-    def __init__(self, folder: Path, name: str, made: dict[str, GrowthRun], url: str, mutant: str) -> None:
-        config = folder / f"{name}.json"
-        config.write_text(
-            json.dumps(
-                {
-                    "folder": str(folder),
-                    "files": list(made),
-                    "url": url,
-                    "state": str(folder / "state"),
-                    "lease_s": LEASE_S,
-                    "mutant": mutant,
-                }
-            )
-        )
+    def __init__(self, folder: Path, name: str, *arguments: str) -> None:
         self._log = (folder / f"{name}.log").open("w")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.driver", str(config)],
+            [sys.executable, *arguments],
             cwd=ROOT,
             env=environment(),
             stdout=self._log,
@@ -151,13 +139,16 @@ class Driver:
             start_new_session=True,
         )
 
-    def wait(self, server: Server, deadline: float) -> int:
+    def wait(self, server: Server, deadline: float, look: Callable[[], object] = lambda: None) -> int:
+        """Wait for its end, looking now and then; return the exit code."""
         while self.process.poll() is None:
             server.revive()
+            look()
             if time.monotonic() > deadline:
                 self.process.kill()
                 break
             time.sleep(0.05)
+        look()
         self._log.close()
         return self.process.wait()
 
@@ -179,6 +170,19 @@ class Driver:
         return found
 
 
+def start_module(module: str, folder: Path, name: str, config: dict[str, object]) -> Process:
+    """Start one of the drivers' modules with what it has to know in a file."""
+    file = folder / f"{name}.json"
+    common = {"folder": str(folder), "state": str(folder / "state"), "lease_s": LEASE_S}
+    file.write_text(json.dumps({**common, **config}))
+    return Process(folder, name, "-m", module, str(file))
+
+
+def start_driver(folder: Path, name: str, made: dict[str, GrowthRun], url: str, mutant: str) -> Process:
+    """Start a backfill."""
+    return start_module("tests.chaos.driver", folder, name, {"files": list(made), "url": url, "mutant": mutant})
+
+
 def run_trial(
     seed: int, folder: Path, *, mutant: str = "none", kills: list[Kill] | None = None, freeze: bool = False
 ) -> TrialResult:
@@ -189,7 +193,7 @@ def run_trial(
     write_kills(folder, planned_kills(seed) if kills is None else kills)
     server = Server(folder, seed)
     deadline = began + TRIAL_TIMEOUT_S
-    frozen: Driver | None = None
+    frozen: Process | None = None
     wrong: list[str] = []
     drivers = 0
     try:
@@ -198,14 +202,14 @@ def run_trial(
         code = -1
         while code != 0 and drivers < DRIVER_TRIES and time.monotonic() < deadline:
             drivers += 1
-            code = Driver(folder, f"driver{drivers}", made, server.url, mutant).wait(server, deadline)
+            code = start_driver(folder, f"driver{drivers}", made, server.url, mutant).wait(server, deadline)
         if code != 0:
             wrong.append(f"the job does not end well: exit code {code} after {drivers} starts")
         if frozen is not None:
-            _signal(frozen.tree(), signal.SIGCONT)
+            signal_all(frozen.tree(), signal.SIGCONT)
             frozen.wait(server, deadline)
         puts = _puts(folder)
-        again = Driver(folder, "again", made, server.url, mutant).wait(server, deadline)
+        again = start_driver(folder, "again", made, server.url, mutant).wait(server, deadline)
         if again != 0 or _puts(folder) != puts:
             wrong.append(f"run again: exit code {again}, {_puts(folder) - puts} PUTs; expected 0 and none")
         server.revive()
@@ -217,20 +221,20 @@ def run_trial(
     return TrialResult(seed, time.monotonic() - began, killed(folder), drivers, server.starts, wrong)
 
 
-def _frozen_driver(folder: Path, made: dict[str, GrowthRun], server: Server, mutant: str, deadline: float) -> Driver:
+def _frozen_driver(folder: Path, made: dict[str, GrowthRun], server: Server, mutant: str, deadline: float) -> Process:
     """Start a job, stop all its processes after its fourth receipt, and wait until its lease is over."""
-    driver = Driver(folder, "frozen", made, server.url, mutant)
+    driver = start_driver(folder, "frozen", made, server.url, mutant)
     events = folder / "events.log"
     while time.monotonic() < deadline:
         if events.exists() and events.read_text().count("ChunkConfirmed_committed") >= 4:
             break
         time.sleep(0.005)
-    _signal(driver.tree(), signal.SIGSTOP)
+    signal_all(driver.tree(), signal.SIGSTOP)
     time.sleep(LEASE_S + 0.5)
     return driver
 
 
-def _signal(pids: list[int], number: int) -> None:
+def signal_all(pids: list[int], number: int) -> None:
     for pid in pids:
         try:
             os.kill(pid, number)
