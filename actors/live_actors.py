@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,6 @@ from ingest.errors import ClusterError
 __all__ = ["LiveActorClasses", "LiveActors"]
 
 PACKER_CALLS = 64
-NICENESS = 5
 
 
 class _LiveDispatcherActor(LiveDispatcher):
@@ -45,14 +43,12 @@ class _LiveTimeseriesActor(LiveTimeseriesState):
 
 
 class _LivePackerActor(LivePacker):
-    """A packer as an actor; it gives way to the process that pushes, which may have a camera waiting for it."""
+    """A packer as an actor, in a process of its own. Ray gives it the least priority, so that it never delays a push."""
 
     def __init__(self, setup: LiveSetup) -> None:
         super().__init__(setup, setup.handle("aggregator"))
         keep_freed_memory()
         collect_garbage_rarely()
-        if hasattr(os, "nice"):
-            os.nice(NICENESS)
 
 
 @dataclass(frozen=True)
