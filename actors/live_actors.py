@@ -43,7 +43,7 @@ class _LiveTimeseriesActor(LiveTimeseriesState):
 
 
 class _LivePackerActor(LivePacker):
-    """A packer as an actor, in a process of its own. Ray gives it the least priority, so that it never delays a push."""
+    """A packer as an actor. Ray gives its process the least priority, so that it never delays a push."""
 
     def __init__(self, setup: LiveSetup) -> None:
         super().__init__(setup, setup.handle("aggregator"))

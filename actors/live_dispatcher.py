@@ -156,7 +156,8 @@ class LiveDispatcher:
             Another session took it over while this one was away, and is not done with it.
         """
         await self.poke(key)
-        events: list[StreamEvent] = [seal, *(ChunkLost(index, reason) for index, reason in sorted(lost.items()))]
+        # The seal comes last: a stream that is sealed and lacks a loss would never be whole.
+        events: list[StreamEvent] = [*(ChunkLost(index, reason) for index, reason in sorted(lost.items())), seal]
         for event in events:
             await self._record_own(key, event)
         await self.poke(key)

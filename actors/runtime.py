@@ -6,16 +6,17 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 
 from ingest.errors import ClusterError
 
-__all__ = ["Runtime", "connect", "ray_runtime", "refuse_client", "usable_cpus"]
+__all__ = ["Runtime", "SharedRay", "connect", "disconnect", "ray_runtime", "refuse_client", "usable_cpus"]
 
 OBJECT_STORE_BYTES = 128 << 20
 """Backfill sends no frames through the object store; Ray takes no less than 75 MB."""
@@ -111,6 +112,45 @@ def connect(
         if before is not None:
             os.environ[PREALLOCATE] = before
     return True
+
+
+def disconnect() -> None:
+    """Disconnect this process from Ray; a local one ends. Safe to repeat."""
+    if ray.is_initialized():
+        ray.shutdown()
+
+
+class SharedRay:
+    """Ray as several parts of a process use it: the first connects, the last disconnects what was connected so.
+
+    Parameters
+    ----------
+    connect : callable
+        `connect`, or something like it.
+    disconnect : callable
+        `disconnect`, or something like it.
+    """
+
+    def __init__(self, connect: Callable[..., bool], disconnect: Callable[[], None]) -> None:
+        self._connect = connect
+        self._disconnect = disconnect
+        self._lock = threading.Lock()
+        self._users = 0
+        self._is_ours = False
+
+    def join(self, address: str | None, **options: Any) -> None:
+        """Be one of its users, connecting if need be; arguments as for `connect`."""
+        with self._lock:
+            self._is_ours = self._connect(address, **options) or self._is_ours
+            self._users += 1
+
+    def leave(self) -> None:
+        """Be none any more; for each `join` once."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._is_ours:
+                self._is_ours = False
+                self._disconnect()
 
 
 def refuse_client(address: str | None) -> None:

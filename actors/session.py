@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from actors.live_actors import LiveActorClasses, LiveActors
 from actors.live_setup import LiveSetup
 from actors.pool import PackerPool
 from actors.producer import ProducedStream
-from actors.runtime import connect, refuse_client, usable_cpus
+from actors.runtime import SharedRay, connect, disconnect, refuse_client, usable_cpus
 from actors.sync_clock import ClockSync
 from ingest.errors import ClusterError, IngestError, StreamerError
 
@@ -70,6 +71,7 @@ class SessionOptions:
         return self.object_store_bytes * 2 // 3
 
 
+_shared_ray = SharedRay(connect, disconnect)
 _sessions: dict[str, LiveSession] = {}
 _sessions_lock = threading.Lock()
 
@@ -123,7 +125,6 @@ class LiveSession:
         self._lock = threading.RLock()
         self._is_closing = False
         self._pushes: deque[tuple[float, int]] = deque()
-        self._owns_ray = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rheed-ingest", daemon=True)
         self._actors: LiveActors | None = None
@@ -139,7 +140,7 @@ class LiveSession:
         """
         options = self.options
         refuse_client(options.address)
-        self._owns_ray = connect(
+        _shared_ray.join(
             options.address, object_store_bytes=options.object_store_bytes, preallocate=options.preallocate
         )
         # The journal and the spool are folders of this node, so the actors stay here.
@@ -222,7 +223,7 @@ class LiveSession:
 
     def post(self, coroutine: Coroutine[Any, Any, object]) -> None:
         """Run a coroutine in the session's thread, some time."""
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).add_done_callback(_say_failure)
 
     def call_soon(self, function: Any, *args: Any) -> None:
         """Call a function in the session's thread, soon."""
@@ -300,8 +301,7 @@ class LiveSession:
             self._thread.join(5.0)
         if not self._loop.is_running():
             self._loop.close()
-        if self._owns_ray and ray.is_initialized():
-            ray.shutdown()
+        _shared_ray.leave()
 
     def _take_leave(self) -> None:
         if self._actors is None or not self._thread.is_alive():
@@ -334,3 +334,8 @@ class LiveSession:
                     "`rheed-ingest spool deliver` of this machine, with the same endpoint and key, delivers them",
                     stream.data_id, progress.spooled, progress.spooled_bytes, self.setup.spool_folder,
                 )  # fmt: skip
+
+
+def _say_failure(done: Future[object]) -> None:
+    if not done.cancelled() and done.exception() is not None:
+        logger.error("a background task of the streamer ended", exc_info=done.exception())
