@@ -65,9 +65,9 @@ class FinalizeReport(TypedDict):
     """How a stream was closed; the SDK's keys, and three of ours.
 
     ``chunks_dropped`` were given up before they were durable, ``chunks_failed`` refused by the platform;
-    ``chunks_not_uploaded`` is their sum; ``lost`` holds (index, reason) of each, and of later versions of chunks of which
-    an earlier one stays. ``chunks_pending`` and
-    ``chunks_purged`` are always 0 here: a stream with pending chunks is not closed, and nothing is purged.
+    ``chunks_not_uploaded`` is their sum; ``lost`` holds (index, reason) of each, and of later versions of chunks of
+    which an earlier one stays. ``chunks_pending`` and ``chunks_purged`` are always 0 here: a stream with pending chunks
+    is not closed, and nothing is purged.
     ``form`` is ``"close"`` or ``"close_with_losses"``.
     """
 
