@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ingest.errors import (
     DestinationError,
@@ -60,7 +60,7 @@ class DrainTools:
 
     spool: Spool
     node: str = ""
-    telemetry: Telemetry = Telemetry()  # noqa: RUF009 - it holds no state but its hooks
+    telemetry: Telemetry = field(default_factory=Telemetry)
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 

@@ -106,6 +106,7 @@ class IngestError(Exception):
         super().__init__(message)
         if hint is not None:
             self.hint = hint
+            self.add_note(f"hint: {hint}")  # a script's traceback shows it; the command line prints it itself
 
     def __str__(self) -> str:
         return str(self.args[0])

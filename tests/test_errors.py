@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import traceback
 
 import pytest
 
@@ -49,6 +50,7 @@ def test_pickles_with_its_attributes(cls: type[errors.IngestError]) -> None:
         assert type(copy) is cls
         assert str(copy) == "what was asked"
         assert copy.__dict__ == error.__dict__
+        assert traceback.format_exception_only(copy)[-1] == "hint: do this\n"
         assert copy.hint == "do this"
 
 

@@ -147,6 +147,8 @@ def delivery_document(delivery: SpoolDelivery, seconds: float) -> dict[str, Any]
 
 def delivery_lines(delivery: SpoolDelivery) -> list[str]:
     """Return the same for people."""
+    if not (delivery.chunks or delivery.closed or delivery.lost or delivery.left):
+        return ["nothing waits for this endpoint and key"]
     out = [f"delivered {delivery.chunks} chunk(s), {text_of_size(delivery.n_bytes)}"]
     out += [f"closed stream {data_id}" for data_id in delivery.closed]
     out += [
