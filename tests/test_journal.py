@@ -154,7 +154,7 @@ def test_runs_keep_their_order_and_end_once(journal, clock):
 @pytest.mark.parametrize("path", ["/data/run.h5", "/copy/run.h5"])
 def test_changed_settings_are_refused_and_named(journal, path, options, name, before, now):
     begin(journal, events=OPENING)
-    with pytest.raises(SettingsChangedError, match=rf"as s1 .*: {name} was {before} and is {now}$") as caught:
+    with pytest.raises(SettingsChangedError, match=rf"(?m)as s1 .*: {name} was {before} and is {now}$") as caught:
         register(journal, "job2", path=path, a_plan=plan(**options))
     assert "--restart" in caught.value.hint
     assert journal.job("job2") == []
