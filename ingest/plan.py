@@ -282,7 +282,7 @@ def _chunk_size(info: SourceInfo, options: PlanOptions, timeline: Timeline) -> i
     if chunk_size is None:
         chunk_size = math.ceil(2 * timeline.max_fps)
         # Whole hdf5_chunks, as long as that does not make the chunk much longer: else two workers decompress one.
-        whole = math.ceil(chunk_size / info.hdf5_chunk_frames) * info.hdf5_chunk_frames
+        whole = math.ceil(chunk_size / info.block_frames) * info.block_frames
         chunk_size = whole if whole <= 2 * chunk_size and whole * frame_bytes <= MAX_CHUNK_BYTES else chunk_size
     if chunk_size < least:
         raise SettingsError(

@@ -36,7 +36,7 @@ def source(frames=600, fps=120.0, **changes) -> SourceInfo:
         start_from="frame stamps",
         fps_claimed=None,
         frame_numbers=None,
-        hdf5_chunk_frames=1,
+        block_frames=1,
         fingerprint="f1",
         bytes_in=frames * 48,
     )
@@ -146,11 +146,11 @@ def test_the_default_is_two_seconds_of_frames(fps):
     [(1, 240), (7, 245), (16, 240), (100, 300), (240, 240), (241, 241), (480, 480), (481, 240), (10_000, 240)],
 )  # 481: whole ones would more than double it
 def test_the_default_is_rounded_up_to_whole_hdf5_chunks(hdf5_chunk, chunk_size):
-    assert plan(source(2000, hdf5_chunk_frames=hdf5_chunk)).settings.chunk_size == chunk_size
+    assert plan(source(2000, block_frames=hdf5_chunk)).settings.chunk_size == chunk_size
 
 
 def test_rounding_stops_at_the_largest_chunk():
-    info = source(hdf5_chunk_frames=400, height_px=1000, width_px=2000)
+    info = source(block_frames=400, height_px=1000, width_px=2000)
     assert plan(info).settings.chunk_size == 240
 
 

@@ -53,7 +53,7 @@ def find_candidates(
     options = settings.source_options()
     found: dict[str, Candidate] = {}
     for entry in discover(sources, options):
-        if entry.spec is None:
+        if not isinstance(entry.spec, SourceSpec):
             candidate = Candidate(entry.path, error=entry.error)
         else:
             candidate = _candidate(entry.spec, settings, planning=planning)

@@ -7,15 +7,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ingest.errors import SettingsError
-from ingest.sources.base import Source, SourceInfo, SourceOptions, SourceSpec
+from ingest.sources.base import FrameView, FrameWindow, Source, SourceInfo, SourceOptions, SourceSpec
+from ingest.sources.series_base import SeriesInfo, SeriesReader, SeriesSpec
 
 if TYPE_CHECKING:
     from ingest.sources.discovery import Discovered
 
-__all__ = ["Source", "SourceInfo", "SourceOptions", "SourceSpec", "discover", "inspect", "open_source"]
+__all__ = [
+    "FrameView",
+    "FrameWindow",
+    "SeriesInfo",
+    "SeriesReader",
+    "SeriesSpec",
+    "Source",
+    "SourceInfo",
+    "SourceOptions",
+    "SourceSpec",
+    "discover",
+    "inspect",
+    "inspect_series",
+    "open_series",
+    "open_source",
+]
 
 # Kind to module with `inspect` and `open_source`. Imported when first used: naming a source costs no h5py.
-READERS = {"hdf5": "ingest.sources.hdf5"}
+READERS = {
+    "hdf5": "ingest.sources.hdf5",
+    "video": "ingest.sources.video",
+    "ksa": "ingest.sources.ksa",
+    "images": "ingest.sources.images",
+    "zarr": "ingest.sources.zarr_arrays",
+}
+# Kind to module with `inspect` and `open_series`.
+SERIES_READERS = {
+    "text-log": "ingest.sources.text_log",
+    "hdf5-log": "ingest.sources.hdf5_log",
+}
 
 
 def discover(sources: Sequence[str], options: SourceOptions | None = None) -> list[Discovered]:
@@ -38,17 +65,20 @@ def inspect(spec: SourceSpec, options: SourceOptions | None = None) -> SourceInf
     Returns
     -------
     SourceInfo
-        8 bytes per frame and stamp column.
+        8 bytes per frame and stamp column; of the part of the run that ``options.window`` takes.
 
     Raises
     ------
     SourceError
-        The files cannot be read or hold no run; see `ingest.sources.hdf5.inspect`.
+        The files cannot be read or hold no run; see the `inspect` of the kind's module.
     SettingsError
         There is no reader of that kind, or an option cannot be.
     """
-    info: SourceInfo = _reader(spec).inspect(spec, options or SourceOptions())
-    return info
+    from ingest.sources.view import viewed_info
+
+    chosen = options or SourceOptions()
+    info: SourceInfo = _module(READERS, spec.kind).inspect(spec, chosen)
+    return viewed_info(info, chosen.window)
 
 
 def open_source(spec: SourceSpec) -> Source:
@@ -69,11 +99,41 @@ def open_source(spec: SourceSpec) -> Source:
     SettingsError
         There is no reader of that kind, or the spec was never inspected.
     """
-    source: Source = _reader(spec).open_source(spec)
-    return source
+    source: Source = _module(READERS, spec.kind).open_source(spec)
+    if spec.view is None:
+        return source
+    from ingest.sources.view import ViewedSource
+
+    return ViewedSource(source, spec.view)
 
 
-def _reader(spec: SourceSpec) -> Any:
-    if spec.kind not in READERS:
-        raise SettingsError(f"there is no reader of {spec.kind!r}", hint=f"kinds known: {', '.join(READERS)}")
-    return import_module(READERS[spec.kind])
+def inspect_series(spec: SeriesSpec, options: SourceOptions | None = None) -> SeriesInfo:
+    """Find out what a run of readings is; its rows are gone through once, and not kept.
+
+    Raises
+    ------
+    SourceError
+        The files cannot be read or hold no readings; see the `inspect` of the kind's module.
+    SettingsError
+        There is no reader of that kind, or an option cannot be.
+    """
+    info: SeriesInfo = _module(SERIES_READERS, spec.kind).inspect(spec, options or SourceOptions())
+    return info
+
+
+def open_series(spec: SeriesSpec) -> SeriesReader:
+    """Open an inspected run of readings in this process; to be closed.
+
+    Raises
+    ------
+    SettingsError
+        There is no reader of that kind, or the spec was never inspected.
+    """
+    reader: SeriesReader = _module(SERIES_READERS, spec.kind).open_series(spec)
+    return reader
+
+
+def _module(readers: dict[str, str], kind: str) -> Any:
+    if kind not in readers:
+        raise SettingsError(f"there is no reader of {kind!r}", hint=f"kinds known: {', '.join(readers)}")
+    return import_module(readers[kind])

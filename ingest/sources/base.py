@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Literal, Protocol, Self
 
 import numpy as np
@@ -12,7 +13,35 @@ from numpy.typing import NDArray
 from ingest.frames import FrameScale
 from ingest.timing import Finding
 
-__all__ = ["Source", "SourceInfo", "SourceOptions", "SourceSpec", "StartFrom"]
+__all__ = [
+    "Access",
+    "FrameView",
+    "FrameWindow",
+    "Orientation",
+    "ReaderOption",
+    "Roi",
+    "Source",
+    "SourceInfo",
+    "SourceOptions",
+    "SourceSpec",
+    "StartFrom",
+    "StartSaidBy",
+]
+
+Access = Literal["random", "lanes", "single"]
+"""How frames are best read: in any order; consecutive ones by one worker, several workers at different places (a video
+is decoded from a keyframe on); all of them in order by one worker (a video that cannot be cut)."""
+
+Orientation = Literal["none", "rot90", "rot180", "rot270", "flip-lr", "flip-ud", "transpose", "transverse"]
+"""What becomes of a frame, as NumPy names it: ``rot90`` turns counter-clockwise; ``flip-lr`` swaps left and right;
+``transpose`` swaps y and x; ``transverse`` does so about the other diagonal."""
+
+Roi = tuple[int, int, int, int]
+"""Left, top, width, height in px of the recorded frame, before it is turned."""
+
+ReaderOption = str | int | float | bool
+
+StartSaidBy = Literal["user", "sidecar", "file name"]
 
 StartFrom = Literal["user", "sidecar", "frame stamps", "file attributes", "file name", "container tag", "mtime"]
 
@@ -37,6 +66,24 @@ class SourceOptions:
         Frames per second, where there are no stamps.
     full_scale : float or None
         The pixel value that becomes 255.
+    start_said_by : {"user", "sidecar", "file name"}
+        Who says `start_ns`: the command line or job file, a ``growth.yaml``, or a rule over the path.
+    series_start_ns : int or None
+        When elapsed time in logs was 0, Unix ns UTC; None: `start_ns`.
+    window : FrameWindow
+        Which frames, and what of each.
+    expand_range : bool
+        Bring a video's limited range (16 to 235) to 0 to 255, as players do.
+    apply_rotation : bool
+        Turn video frames as the container's display matrix says; else that is only reported.
+    colour : {"luma", "mean", "red", "green", "blue"} or None
+        What to take of colour frames; None: luma of video, an error for pictures.
+    raw_shape : (int, int) or None
+        Height and width of headerless frames.
+    raw_dtype : str or None
+        NumPy type of headerless pixels, with byte order: ``">u2"``.
+    raw_header_bytes : int
+        To skip at the beginning of a headerless file.
     """
 
     dataset: str | None = None
@@ -46,6 +93,61 @@ class SourceOptions:
     start_from_mtime: bool = False
     fps: float | None = None
     full_scale: float | None = None
+    start_said_by: StartSaidBy = "user"
+    series_start_ns: int | None = None
+    window: FrameWindow = field(default_factory=lambda: FrameWindow())
+    expand_range: bool = False
+    apply_rotation: bool = False
+    colour: Literal["luma", "mean", "red", "green", "blue"] | None = None
+    raw_shape: tuple[int, int] | None = None
+    raw_dtype: str | None = None
+    raw_header_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FrameWindow:
+    """What the user wants of a run's frames; the default is all of everything.
+
+    Attributes
+    ----------
+    from_s, until_s : float or None
+        Seconds from the first frame on; `until_s` exclusive. None: from the first, to the last.
+    from_ns, until_ns : int or None
+        The same as Unix ns UTC.
+    every : int
+        Take each so-manieth frame, from the first one taken on.
+    roi : (int, int, int, int) or None
+        Left, top, width, height in px of the recorded frame.
+    orientation : str
+        See `Orientation`.
+    """
+
+    from_s: float | None = None
+    until_s: float | None = None
+    from_ns: int | None = None
+    until_ns: int | None = None
+    every: int = 1
+    roi: Roi | None = None
+    orientation: Orientation = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class FrameView:
+    """A `FrameWindow` decided for one run: frame ``i`` of the view is frame ``first + i * every`` of its files.
+
+    Attributes
+    ----------
+    first, frames, every : int
+        Which frames.
+    roi, orientation
+        As in `FrameWindow`.
+    """
+
+    first: int
+    frames: int
+    every: int = 1
+    roi: Roi | None = None
+    orientation: Orientation = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +157,7 @@ class SourceSpec:
     Attributes
     ----------
     kind : str
-        Which reader: ``"hdf5"``.
+        Which reader; see `ingest.sources.READERS`.
     paths : tuple of str
         Absolute path of each file of the run, in order of capture; most runs have one.
     dataset : str or None
@@ -65,6 +167,12 @@ class SourceSpec:
     file_frames : tuple of int
         Frames that each file of `paths` gives, once inspected, so that a worker opens only the files it reads; empty:
         not yet known.
+    access : {"random", "lanes", "single"}
+        In which order frames are best read.
+    view : FrameView or None
+        What is taken of the frames; None: all of everything.
+    options : tuple of (str, value)
+        What the reader of this kind has to know besides, as `inspect` decided it.
     """
 
     kind: str
@@ -72,6 +180,35 @@ class SourceSpec:
     dataset: str | None = None
     scale: FrameScale | None = None
     file_frames: tuple[int, ...] = ()
+    access: Access = "random"
+    view: FrameView | None = None
+    options: tuple[tuple[str, ReaderOption], ...] = ()
+
+    def option(self, name: str) -> ReaderOption | None:
+        """Return one of `options`, or None."""
+        return dict(self.options).get(name)
+
+    def part(self, start: int, stop: int) -> tuple[SourceSpec, int, int]:
+        """Return what reads frames `start` to `stop` alone, and their numbers in it.
+
+        A run of ten thousand pictures is named by ten thousand paths; a worker's order has those that it reads.
+        """
+        if len(self.paths) <= 8 or not self.file_frames:
+            return self, start, stop
+        view = self.view
+        every = 1 if view is None else view.every
+        first = (0 if view is None else view.first) + start * every
+        end = first + (stop - 1 - start) * every + 1
+        edges = [0, *accumulate(self.file_frames)]
+        kept = [i for i in range(len(self.paths)) if edges[i] < end and edges[i + 1] > first]
+        if not kept:
+            return self, start, stop
+        a, b = kept[0], kept[-1] + 1
+        spec = replace(self, paths=self.paths[a:b], file_frames=self.file_frames[a:b])
+        offset = first - edges[a]
+        if view is None:
+            return spec, offset, offset + stop - start
+        return replace(spec, view=replace(view, first=offset, frames=stop - start)), 0, stop - start
 
     @property
     def canonical_path(self) -> str:
@@ -106,8 +243,8 @@ class SourceInfo:
         What file or user claim.
     frame_numbers : ndarray of int64, (frame,), or None
         The camera's own count, whose steps over 1 are lost frames.
-    hdf5_chunk_frames : int
-        Frames that are stored (and decompressed) together; 1 if each stands alone.
+    block_frames : int
+        Frames that are stored (and decompressed) together: of an `hdf5_chunk`, a Zarr shard; 1 if each stands alone.
     fingerprint : str
         Hex digest that tells one recording from another: sizes, dataset path, all stamps, head, tail and 16 interior
         blocks of 64 KiB of each file.
@@ -129,7 +266,7 @@ class SourceInfo:
     start_from: StartFrom | None
     fps_claimed: float | None
     frame_numbers: NDArray[np.int64] | None
-    hdf5_chunk_frames: int
+    block_frames: int
     fingerprint: str
     bytes_in: int
     findings: tuple[Finding, ...] = field(default=())

@@ -5,42 +5,36 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from importlib import import_module
 
-from ingest.errors import IngestError, NoFramesError, SettingsError, SourceNotFoundError, SourceReadError
-from ingest.sources.base import SourceOptions, SourceSpec
-from ingest.sources.hdf5 import FoundRun, find_runs
-from ingest.sources.hdf5_layout import natural_key
+from ingest.errors import (
+    IngestError,
+    NoFramesError,
+    SettingsError,
+    SourceFormatError,
+    SourceNotFoundError,
+    SourceReadError,
+)
+from ingest.sources.base import SourceOptions
+from ingest.sources.found import Discovered
+from ingest.sources.natural import natural_key
+from ingest.sources.probe import FORMATS, is_zarr, kind_of
 
 __all__ = ["Discovered", "discover"]
 
 logger = logging.getLogger("rheed_ingest")
 
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".nxs", ".nx5", ".nexus"})
-
-
-@dataclass(frozen=True)
-class Discovered:
-    """One run, or one reason why there is none.
-
-    Attributes
-    ----------
-    path : str
-        The file (the first, of several), or what the user named.
-    spec : SourceSpec or None
-        The run.
-    error : IngestError or None
-        Why there is none.
-    ignored_files : int
-        On the first entry of a folder: files in it that are of no known format.
-    """
-
-    path: str
-    spec: SourceSpec | None = None
-    error: IngestError | None = None
-    ignored_files: int = 0
+# Kind to module with `find_runs`, which is given all files of its kind in one folder.
+FINDERS = {
+    "hdf5": "ingest.sources.hdf5_runs",
+    "video": "ingest.sources.video",
+    "ksa": "ingest.sources.ksa",
+    "images": "ingest.sources.images",
+    "zarr": "ingest.sources.zarr_arrays",
+    "text-log": "ingest.sources.text_log",
+}
 
 
 def discover(sources: Sequence[str], options: SourceOptions) -> list[Discovered]:
@@ -56,63 +50,70 @@ def discover(sources: Sequence[str], options: SourceOptions) -> list[Discovered]
     Returns
     -------
     list of Discovered
-        In the order of `sources`, and by natural order of names within one. Chunk files of one stream in one folder
-        (root attributes ``data_stream``, ``data_id``, ``start_unix_ms_utc``; FORMATS.md 1.5) are one run in order of
-        their starts. What cannot be used is an entry with its error; the rest go on. A file is listed once, however
-        often it is named. Never raises.
+        In the order of `sources`, and by natural order of names within one. Files of one folder that belong together
+        are one run: chunk files of one stream, pictures numbered alike, logs of one channel each. What cannot be used
+        is an entry with its error; the rest go on. A file is listed once, however often it is named. Never raises.
     """
     entries: list[Discovered] = []
     seen: set[str] = set()
-    found: list[tuple[int, FoundRun]] = []
     for source in sources:
-        files, problem, ignored = _expand(source)
-        begin = len(entries)
-        if problem is not None:
-            entries.append(Discovered(source, error=problem, ignored_files=ignored))
+        files, problem, ignored = _expand(source, options)
+        found = [] if problem is None else [Discovered(source, error=problem)]
+        fresh = []
         for path in files:
             real = os.path.realpath(path)
-            if real in seen:
-                continue
-            seen.add(real)
-            try:
-                runs = find_runs(path, options)
-            except IngestError as error:
-                entries.append(Discovered(path, error=error))
-                continue
-            for run in runs:
-                found.append((len(entries), run))
-                entries.append(Discovered(path, run.spec))
-        if ignored and begin < len(entries):
-            entries[begin] = replace(entries[begin], ignored_files=ignored)
+            if real not in seen:
+                seen.add(real)
+                fresh.append(path)
+        found += _runs(fresh, options)
+        if ignored and found:
+            found[0] = replace(found[0], ignored_files=ignored)
             logger.info("%s: %d files of other formats were ignored", source, ignored)
-    return _join_groups(entries, found)
+        entries += found
+    return entries
 
 
-def _join_groups(entries: list[Discovered], found: list[tuple[int, FoundRun]]) -> list[Discovered]:
-    """Put the chunk files of one stream together, where the first of them was found."""
-    groups: dict[str, list[tuple[int, FoundRun]]] = {}
-    for place, run in found:
-        if run.group is not None:
-            groups.setdefault(run.group, []).append((place, run))
-    dropped: set[int] = set()
-    for members in groups.values():
-        ordered = sorted((run for _, run in members), key=lambda run: (run.start_ns, natural_key(run.spec.paths[0])))
-        paths = tuple(run.spec.paths[0] for run in ordered)
-        places = [place for place, _ in members]
-        head = entries[places[0]]
-        entries[places[0]] = replace(head, path=paths[0], spec=replace(ordered[0].spec, paths=paths))
-        dropped.update(places[1:])
-    return [entry for place, entry in enumerate(entries) if place not in dropped]
+def _runs(files: Iterable[str], options: SourceOptions) -> list[Discovered]:
+    """Return the runs of some files, all of one folder and kind looked at together."""
+    together: dict[tuple[str, str], list[str]] = {}
+    found: list[Discovered] = []
+    for path in files:
+        kind = kind_of(path, options)
+        if kind is None:
+            found.append(Discovered(path, error=_unknown(path)))
+        else:
+            together.setdefault((os.path.dirname(path), kind), []).append(path)
+    for (_, kind), paths in together.items():
+        try:
+            found += import_module(FINDERS[kind]).find_runs(paths, options)
+        except IngestError as error:
+            found.append(Discovered(paths[0], error=error))
+    return sorted(found, key=lambda entry: natural_key(entry.path))
 
 
-def _expand(source: str) -> tuple[list[str], IngestError | None, int]:
+def _unknown(path: str) -> IngestError:
+    if os.path.exists(path) and not os.path.isfile(path):
+        return SourceFormatError(f"{path}: is a pipe or a device, not a file")
+    try:
+        with open(path, "rb", buffering=0) as file:
+            is_empty = not file.read(1)
+    except PermissionError:
+        return SourceReadError(f"{path}: permission denied", hint="let the user who runs this read the file")
+    except OSError as error:
+        return SourceReadError(f"{path}: could not be read: {error.strerror}")
+    what = "is empty" if is_empty else "is of no known format"
+    hint = f"known: {FORMATS}; headerless pictures need --raw-shape and --raw-dtype"
+    return SourceFormatError(f"{path}: {what}", hint=hint)
+
+
+def _expand(source: str, options: SourceOptions) -> tuple[list[str], IngestError | None, int]:
     """Return the absolute files that `source` names, why there are none, and how many were ignored."""
     if "://" in source and not source.startswith("file://"):
         remote = SettingsError(f"{source}: HDF5 files are read from local paths", hint="mount the store, or copy them")
         return [], remote, 0
     path = os.path.abspath(os.path.expanduser(source.removeprefix("file://")))
-    if os.path.isdir(path):
-        return _expand_folder(path)
+    if os.path.isdir(path) and not is_zarr(path):
+        return _expand_folder(path, options)
     try:
         os.lstat(path)
     except PermissionError:
@@ -123,18 +124,18 @@ def _expand(source: str) -> tuple[list[str], IngestError | None, int]:
     else:
         return [path], None, 0
     if glob.has_magic(source):
-        return _expand_glob(path, source)
+        return _expand_glob(path, source, options)
     error = SourceNotFoundError(f"{source}: there is no such file or folder", hint="check the path")
     return [], error, 0
 
 
-def _expand_glob(pattern: str, source: str) -> tuple[list[str], IngestError | None, int]:
+def _expand_glob(pattern: str, source: str, options: SourceOptions) -> tuple[list[str], IngestError | None, int]:
     matches = sorted(glob.glob(pattern, recursive=True), key=natural_key)
-    files = [match for match in matches if os.path.isfile(match) and _is_hdf5(match)]
-    other = sum(os.path.isfile(match) for match in matches) - len(files)
+    files = [match for match in matches if kind_of(match, options) is not None]
+    other = sum(os.path.isfile(match) for match in matches) - sum(os.path.isfile(file) for file in files)
     if not pattern.endswith("**"):
-        for folder in (match for match in matches if os.path.isdir(match)):
-            inside, _, ignored = _expand_folder(folder)
+        for folder in (match for match in matches if os.path.isdir(match) and not is_zarr(match)):
+            inside, _, ignored = _expand_folder(folder, options)
             files += inside
             other += ignored
     if files:
@@ -143,16 +144,19 @@ def _expand_glob(pattern: str, source: str) -> tuple[list[str], IngestError | No
     return [], SourceNotFoundError(f"{source}: the pattern {what}", hint="quote it, and check the folder"), other
 
 
-def _expand_folder(folder: str) -> tuple[list[str], IngestError | None, int]:
+def _expand_folder(folder: str, options: SourceOptions) -> tuple[list[str], IngestError | None, int]:
     files: list[str] = []
     unreadable: list[OSError] = []
     ignored = 0
     for parent, folders, names in os.walk(folder, onerror=unreadable.append):
-        # Hidden ones are macOS's and Syncthing's shadows of files; a Zarr store is one thing with very many files.
-        folders[:] = [name for name in folders if not name.startswith(".") and not name.endswith(".zarr")]
-        for name in names:
+        # Hidden ones are macOS's and Syncthing's shadows of files; a Zarr store is one thing with very many files,
+        # also where it was never finished.
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        stores = [name for name in folders if is_zarr(os.path.join(parent, name))]
+        folders[:] = [name for name in folders if name not in stores and not name.endswith(".zarr")]
+        for name in (*names, *stores):
             path = os.path.join(parent, name)
-            if name.startswith(".") or not _is_hdf5(path):
+            if name.startswith(".") or kind_of(path, options) is None:
                 ignored += 1
             else:
                 files.append(path)
@@ -163,21 +167,8 @@ def _expand_folder(folder: str) -> tuple[list[str], IngestError | None, int]:
         return files, error, ignored
     if not files:
         error = NoFramesError(
-            f"{folder}: no HDF5 file in it or below it ({ignored} other files)",
-            hint="name the folder of the recordings",
+            f"{folder}: nothing of a known format in it or below it ({ignored} other files)",
+            hint=f"name the folder of the recordings; known: {FORMATS}",
         )
         return [], error, ignored
     return files, None, ignored
-
-
-def _is_hdf5(path: str) -> bool:
-    """Whether a file calls itself HDF5, by name or by its first bytes."""
-    if os.path.splitext(path)[1].lower() in HDF5_SUFFIXES:
-        return True
-    if not os.path.isfile(path):  # opening a pipe would wait for its writer
-        return False
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
-    except OSError:
-        return False

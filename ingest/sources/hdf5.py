@@ -13,24 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.errors import SourceFormatError, SourceReadError
+from ingest.sources.assemble import RunFacts, run_name, source_info
 from ingest.sources.base import SourceInfo, SourceOptions, SourceSpec
 from ingest.sources.fingerprint import Fingerprint
 from ingest.sources.hdf5_columns import FILE_START, Columns, read_columns
 from ingest.sources.hdf5_file import h5_errors, open_file
-from ingest.sources.hdf5_layout import Fact, choose_frames, list_contents, read_facts, runs_in
+from ingest.sources.hdf5_layout import CHUNK_FILE_STREAM, Fact, choose_frames, list_contents, read_facts, runs_in
 from ingest.sources.hdf5_read import Hdf5Source, open_source
 from ingest.sources.hdf5_scale import SAMPLED_FRAMES, decide_scale, sampled_maximum
 from ingest.sources.hdf5_storage import check_filters, stored_frames
 from ingest.sources.hdf5_times import Stamps
-from ingest.sources.start import NS, ResolvedStart, StartEvidence, resolve_start, unix_number_to_ns
 from ingest.timing import Finding
 
-__all__ = ["Hdf5Source", "find_runs", "inspect", "open_source"]
+__all__ = ["Hdf5Source", "inspect", "open_source"]
 
-KIND = "hdf5"
 FPS_FACTS = ("fps", "source_fps", "raw_frame_rate", "frame_rate", "framerate", "camera_freq", "avg_frame_rate")
 START_FACTS = (FILE_START, "start_time", "start_datetime", "start_timestamp", "acquisition_start_time")
-CHUNK_FILE_STREAM = "rheed"  # root attribute data_stream of Atomscale chunk files
 
 
 @dataclass(frozen=True)
@@ -43,52 +41,11 @@ class FileLook:
     siblings: int
     shape: tuple[int, int]
     dtype: np.dtype[Any]
-    hdf5_chunk_frames: int
+    block_frames: int
     columns: Columns
     facts: dict[str, Fact]
     start_facts: dict[str, Fact]
     maximum: float | None
-
-
-@dataclass(frozen=True)
-class FoundRun:
-    """A run that discovery found; `group` joins chunk files of one stream, `start_ns` orders them."""
-
-    spec: SourceSpec
-    group: str | None = None
-    start_ns: int = 0
-
-
-def find_runs(path: str, options: SourceOptions) -> list[FoundRun]:
-    """List the runs of one file, from its headers.
-
-    Parameters
-    ----------
-    path : str
-        An HDF5 file.
-    options : SourceOptions
-        `dataset` restricts the search to one.
-
-    Returns
-    -------
-    list of FoundRun
-        One for each top-level stack that is named alike, else one.
-
-    Raises
-    ------
-    SourceError
-        As `inspect`.
-    """
-    with open_file(path) as file, h5_errors(path):
-        contents = list_contents(file, options.dataset)
-        chosen = options.dataset
-        runs = runs_in(contents, path) if chosen is None else (choose_frames(contents, path, chosen),)
-        facts = read_facts(file, runs[0], contents)
-    group, start_ns = None, 0
-    if facts.get("data_stream") == CHUNK_FILE_STREAM and "data_id" in facts and FILE_START in facts:
-        group = f"{os.path.dirname(path)}\0{facts['data_id']}\0{runs[0]}"
-        start_ns = _unix_ns(facts[FILE_START]) or 0
-    return [FoundRun(SourceSpec(KIND, (path,), run), group, start_ns) for run in runs]
 
 
 def inspect(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
@@ -174,7 +131,7 @@ def _look(path: str, dataset: str | None, options: SourceOptions, samples: int) 
             siblings=siblings,
             shape=(int(frames_dataset.shape[1]), int(frames_dataset.shape[2])),
             dtype=frames_dataset.dtype,
-            hdf5_chunk_frames=int(frames_dataset.chunks[0]) if frames_dataset.chunks else 1,
+            block_frames=int(frames_dataset.chunks[0]) if frames_dataset.chunks else 1,
             columns=replace(columns, findings=findings + columns.findings),
             facts=facts,
             start_facts=start_facts,
@@ -203,7 +160,6 @@ def _same_frames(first: FileLook, other: FileLook) -> None:
 
 def _join(spec: SourceSpec, options: SourceOptions, looks: Sequence[FileLook], fingerprint: Fingerprint) -> SourceInfo:
     first = looks[0]
-    frames = sum(look.columns.frames for look in looks)
     findings: list[Finding] = []
     before = 0
     for look in looks:
@@ -214,30 +170,28 @@ def _join(spec: SourceSpec, options: SourceOptions, looks: Sequence[FileLook], f
     maxima = [look.maximum for look in looks if look.maximum is not None]
     scale, more = decide_scale(first.dtype, options.full_scale, first.facts, max(maxima, default=None))
     findings += more
-    fps = options.fps or _first_number(first.facts, FPS_FACTS)
-    start = _start(options, looks, stamps, fps, frames)
-    findings += start.findings
-    timestamps_ns = stamps.ns if stamps else None
-    if timestamps_ns is not None and start.start_ns is not None:
-        timestamps_ns = timestamps_ns + (start.start_ns - int(timestamps_ns[0]))
-    return SourceInfo(
+    named = next((name for name in START_FACTS if name in first.start_facts), None)
+    alone = first.siblings == 1
+    facts = RunFacts(
         spec=SourceSpec(spec.kind, spec.paths, first.dataset, scale, tuple(look.columns.frames for look in looks)),
         name=_name(looks),
         format=first.layout,
-        frames=frames,
         height_px=first.shape[0],
         width_px=first.shape[1],
-        scale=scale,
-        timestamps_ns=timestamps_ns,
-        start_ns=start.start_ns,
-        start_from=start.start_from,
-        fps_claimed=fps,
-        frame_numbers=_join_numbers(looks),
-        hdf5_chunk_frames=max(look.hdf5_chunk_frames for look in looks),
+        pixel_bytes=first.dtype.itemsize,
         fingerprint=fingerprint.hexdigest(),
-        bytes_in=frames * first.shape[0] * first.shape[1] * first.dtype.itemsize,
+        stamps=stamps,
+        stamps_are_start=stamps is not None and stamps.origin != FILE_START,
+        attribute=None if named is None else first.start_facts[named],
+        attribute_name=named or "start_time",
+        file_name=os.path.basename(first.path) if alone else None,
+        mtime_path=looks[-1].path if alone else None,
+        fps_claimed=_first_number(first.facts, FPS_FACTS),
+        frame_numbers=_join_numbers(looks),
+        block_frames=max(look.block_frames for look in looks),
         findings=tuple(findings),
     )
+    return source_info(facts, options)
 
 
 def _join_stamps(looks: Sequence[FileLook], findings: list[Finding]) -> Stamps | None:
@@ -263,38 +217,10 @@ def _join_numbers(looks: Sequence[FileLook]) -> NDArray[np.int64] | None:
     return np.concatenate(known) if len(known) == len(parts) else None
 
 
-def _start(
-    options: SourceOptions, looks: Sequence[FileLook], stamps: Stamps | None, fps: float | None, frames: int
-) -> ResolvedStart:
-    first = looks[0]
-    named = next((name for name in START_FACTS if name in first.start_facts), None)
-    attribute = None if named is None else first.start_facts[named]
-    own = stamps is not None and stamps.absolute and stamps.origin != FILE_START
-    if stamps is not None:
-        duration_ns: int | None = int(stamps.ns[-1] - stamps.ns[0])
-    else:
-        duration_ns = round(frames / fps * NS) if fps else None
-    alone = first.siblings == 1
-    return resolve_start(
-        StartEvidence(
-            user_ns=options.start_ns,
-            frame_ns=int(stamps.ns[0]) if stamps is not None and own else None,
-            attribute=attribute,
-            attribute_name=named or "start_time",
-            file_name=os.path.basename(first.path) if alone else None,
-            mtime_ns=os.stat(looks[-1].path).st_mtime_ns if alone and options.start_from_mtime else None,
-            duration_ns=duration_ns,
-            timezone=options.timezone,
-        )
-    )
-
-
 def _name(looks: Sequence[FileLook]) -> str:
     first = looks[0]
-    if len(looks) > 1:
-        return os.path.basename(os.path.dirname(first.path)) or "run"
-    stem = os.path.splitext(os.path.basename(first.path))[0]
-    return stem if first.siblings == 1 else f"{stem} {first.dataset.strip('/')}"
+    name = run_name([look.path for look in looks])
+    return name if len(looks) > 1 or first.siblings == 1 else f"{name} {first.dataset.strip('/')}"
 
 
 def _first_number(facts: dict[str, Fact], names: Sequence[str]) -> float | None:
@@ -306,10 +232,3 @@ def _first_number(facts: dict[str, Fact], names: Sequence[str]) -> float | None:
         if np.isfinite(value) and value > 0:
             return value
     return None
-
-
-def _unix_ns(value: Fact) -> int | None:
-    try:
-        return unix_number_to_ns(float(value))
-    except ValueError:
-        return None

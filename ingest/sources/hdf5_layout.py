@@ -11,10 +11,13 @@ import h5py
 import numpy as np
 
 from ingest.errors import NoFramesError
+from ingest.sources.natural import natural_key
 
-__all__ = ["Contents", "DatasetFact", "choose_frames", "list_contents", "natural_key", "read_facts", "runs_in"]
+__all__ = ["CHUNK_FILE_STREAM", "Contents", "DatasetFact", "choose_frames", "list_contents", "read_facts", "runs_in"]
 
 MAX_OBJECTS = 20_000
+CHUNK_FILE_STREAM = "rheed"
+"""Root attribute ``data_stream`` of Atomscale chunk files."""
 # Sources: ADCore NDFileHDF5LayoutXML.cpp (default layout, hard link in /entry/data), APS data exchange, Atomscale's
 # chunk files and RHEED-tools' save_frames_h5 (FORMATS.md 1.5).
 KNOWN_FRAMES = ("/entry/instrument/detector/data", "/entry/data/data", "/exchange/data", "/frames")
@@ -68,12 +71,6 @@ class Contents:
         """Return the dataset of this path, or None."""
         wanted = "/" + path.strip("/")
         return next((found for found in self.datasets if found.path == wanted), None)
-
-
-def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Return a sort key by which ``2.h5`` comes before ``10.h5``."""
-    parts = re.split(r"(\d+)", text)
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part)
 
 
 def list_contents(file: h5py.File, also: str | None = None) -> Contents:

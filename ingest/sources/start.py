@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ingest.errors import SettingsError, SourceTimeError
-from ingest.sources.base import StartFrom
+from ingest.sources.base import StartFrom, StartSaidBy
 from ingest.timing import Finding
 
 __all__ = ["ResolvedStart", "StartEvidence", "local_to_unix_ns", "parse_time", "resolve_start", "unix_number_to_ns"]
@@ -38,6 +38,8 @@ class StartEvidence:
     ----------
     user_ns : int or None
         What the user says, Unix ns UTC.
+    user_from : {"user", "sidecar", "file name"}
+        By which way: himself, a ``growth.yaml``, or a rule of his over the path.
     frame_ns : int or None
         The first frame's own absolute stamp, Unix ns UTC.
     attribute : str, int, float or None
@@ -46,6 +48,8 @@ class StartEvidence:
         Its name, for messages.
     file_name : str or None
         Name of the file; None: says nothing of this run.
+    container_tag : str or None
+        ISO text of a video container's ``creation_time``.
     mtime_ns : int or None
         When the file was last written, Unix ns UTC; None: not to be used.
     duration_ns : int or None
@@ -55,10 +59,12 @@ class StartEvidence:
     """
 
     user_ns: int | None = None
+    user_from: StartSaidBy = "user"
     frame_ns: int | None = None
     attribute: str | int | float | None = None
     attribute_name: str = "start_time"
     file_name: str | None = None
+    container_tag: str | None = None
     mtime_ns: int | None = None
     duration_ns: int | None = None
     timezone: str | None = None
@@ -74,7 +80,7 @@ class ResolvedStart:
 
 
 def resolve_start(evidence: StartEvidence) -> ResolvedStart:
-    """Decide when a run began, in the order of trust: user, frame stamps, file attributes, file name, mtime.
+    """Decide when a run began: user, sidecar, frame stamps, file attributes, file name, container tag, mtime.
 
     Parameters
     ----------
@@ -95,7 +101,7 @@ def resolve_start(evidence: StartEvidence) -> ResolvedStart:
         There is no such zone.
     """
     if evidence.user_ns is not None:
-        return ResolvedStart(evidence.user_ns, "user")
+        return ResolvedStart(evidence.user_ns, evidence.user_from)
     if evidence.frame_ns is not None:
         return ResolvedStart(evidence.frame_ns, "frame stamps")
     findings: tuple[Finding, ...] = ()
@@ -110,6 +116,11 @@ def resolve_start(evidence: StartEvidence) -> ResolvedStart:
         findings += more
         if start_ns is not None:
             return ResolvedStart(start_ns, "file name", findings)
+    if evidence.container_tag is not None:
+        start_ns = _attribute_ns(evidence.container_tag, "the container's creation_time", evidence.timezone)
+        if start_ns is not None:
+            findings += (Finding("start time", "it is the container's creation_time, often that of an export"),)
+            return ResolvedStart(start_ns, "container tag", findings)
     if evidence.mtime_ns is not None:
         if evidence.duration_ns is None:
             raise SourceTimeError(

@@ -51,7 +51,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 def test_permission_denied(what):
     # Root may read everything: the child becomes nobody, once it has loaded what it needs.
     code = """if True:
-        import os, sys, tempfile, h5py, hdf5plugin
+        import os, sys, tempfile, h5py, hdf5plugin, ingest.sources.hdf5_runs
         from ingest.sources.discovery import SourceOptions, discover
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, 'a.h5')

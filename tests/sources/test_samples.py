@@ -64,7 +64,7 @@ def test_growths_are_two_runs_of_12_bit():
     ]
     assert {(info.scale.full_scale, info.scale.full_scale_from) for info in infos} == {(4096.0, "sampled maximum")}
     assert infos[0].fingerprint != infos[1].fingerprint
-    assert infos[0].hdf5_chunk_frames == 8
+    assert infos[0].block_frames == 8
     assert all(info.timestamps_ns is None for info in infos)
     with open_source(infos[0].spec) as source:
         assert source.read(0, 40).max() == 255  # saturated pixels stay white
