@@ -17,7 +17,7 @@ from ingest.ledger import (
     StreamLedger,
     StreamState,
 )
-from ingest.plan import RunPlan
+from ingest.series_plan import ArchivePlan
 from ingest.telemetry import Telemetry
 
 __all__ = ["Aggregator", "Lease", "LiveState"]
@@ -61,7 +61,7 @@ class Lease:
         Goes with every event of the stream.
     row : StreamRow
         What is known of it.
-    plan : RunPlan
+    plan : RunPlan or SeriesPlan
         What it was registered with.
     due : tuple of Instruction
         What has to be done.
@@ -69,7 +69,7 @@ class Lease:
 
     epoch: int
     row: StreamRow
-    plan: RunPlan
+    plan: ArchivePlan
     due: tuple[Instruction, ...]
 
 
@@ -123,7 +123,7 @@ class Aggregator:
         return True
 
     def register(
-        self, job_id: str, seq: int, destination: str, path: str, plan: RunPlan, restart: bool = False
+        self, job_id: str, seq: int, destination: str, path: str, plan: ArchivePlan, restart: bool = False
     ) -> RegisteredRun:
         """Enter a run of a job; see `Journal.register`."""
         return self._journal.register(job_id, seq, destination, path, plan, restart=restart)
@@ -200,7 +200,7 @@ class Aggregator:
         self._ledgers.pop(key, None)
         return self._journal.replace(job_id, key)
 
-    def plan(self, job_id: str, key: str) -> RunPlan:
+    def plan(self, job_id: str, key: str) -> ArchivePlan:
         """Return what a job sends into a stream."""
         return self._journal.plan(key, job_id)
 

@@ -18,8 +18,8 @@ from actors.runtime import Runtime, ray_runtime, refuse_client
 from ingest.errors import ClusterError, LeaseHeldError, SettingsChangedError, SourceChangedError
 from ingest.journal import Journal, RegisteredRun, RunEnd, StreamRow
 from ingest.ledger import StreamState
-from ingest.plan import RunPlan
 from ingest.retry import RetryPolicy
+from ingest.series_plan import ArchivePlan
 from ingest.shard import DEFAULT_LEVEL
 from ingest.telemetry import Secret, Telemetry
 
@@ -34,7 +34,7 @@ class BackfillRequest:
 
     Attributes
     ----------
-    plans : sequence of RunPlan
+    plans : sequence of RunPlan or SeriesPlan
         What to send.
     destination : str
         Canonical URL.
@@ -60,7 +60,7 @@ class BackfillRequest:
         As in `JobSetup`.
     """
 
-    plans: Sequence[RunPlan]
+    plans: Sequence[ArchivePlan]
     destination: str
     api_key: Secret | None
     state_dir: Path
@@ -81,7 +81,7 @@ class RunResult:
 
     Attributes
     ----------
-    plan : RunPlan
+    plan : RunPlan or SeriesPlan
         The run.
     row : StreamRow or None
         What the journal says; None: it was not registered.
@@ -89,7 +89,7 @@ class RunResult:
         How it ended.
     """
 
-    plan: RunPlan
+    plan: ArchivePlan
     row: StreamRow | None
     end: RunEnd
 
@@ -147,7 +147,7 @@ def _result(request: BackfillRequest, row: StreamRow) -> RunResult:
     return RunResult(request.plans[row.seq], row, end)
 
 
-def _waves(plans: Sequence[RunPlan]) -> list[list[int]]:
+def _waves(plans: Sequence[ArchivePlan]) -> list[list[int]]:
     """Put copies of one recording into later waves: only what is confirmed can be compared."""
     waves: list[list[int]] = []
     seen: Counter[str] = Counter()
@@ -195,7 +195,7 @@ def _register(
             refused[seq] = RunResult(plan, None, RunEnd("failed", str(exc), exc.hint))
             continue
         if entered.state is StreamState.CLOSED and entered.same_as is None:
-            journal.end_run(job_id, entered.key, closed_end(entered.lost, entered.chunks, before=True))
+            journal.end_run(job_id, entered.key, closed_end(entered, before=True))
     return refused
 
 

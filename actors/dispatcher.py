@@ -13,7 +13,7 @@ from actors.handles import ActorLostError, Handle
 from actors.pool import PackerPool
 from actors.run import RunTask, RunTools
 from actors.window import Window
-from ingest.destinations import Destination
+from ingest.destinations import Destination, PlatformTimeseries
 from ingest.errors import IngestError
 from ingest.journal import RunEnd
 from ingest.telemetry import Telemetry
@@ -66,8 +66,8 @@ class Dispatcher:
         The job's.
     spawn_packer : callable
         Makes a packer, given its number.
-    open_destination : callable
-        Makes the destination on which streams are closed.
+    open_destination, open_points : callable
+        Make the destinations on which streams of frames, and of readings, are closed.
     telemetry : Telemetry
         Gets what happens.
     clock, sleep : callable
@@ -85,6 +85,7 @@ class Dispatcher:
         streamer: Handle,
         spawn_packer: Callable[[int], Handle],
         open_destination: Callable[[], Destination],
+        open_points: Callable[[], PlatformTimeseries],
         telemetry: Telemetry | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -94,6 +95,7 @@ class Dispatcher:
         self._streamer = streamer
         self._spawn_packer = spawn_packer
         self._open_destination = open_destination
+        self._open_points = open_points
         self._telemetry = telemetry or Telemetry()
         self._clock = clock
         self._sleep = sleep
@@ -156,13 +158,22 @@ class Dispatcher:
         if keys:
             pool.start()
         destination = self._open_destination()
+        opened: list[PlatformTimeseries] = []
+
+        def points() -> PlatformTimeseries:
+            if not opened:
+                opened.append(self._open_points())
+            return opened[0]
+
         tools = RunTools(
             job_id=options.job_id,
             aggregator=self._aggregator,
             streamer=self._streamer,
             pool=pool,
             window=Window(options.packers * options.orders_per_packer, options.window_bytes),
+            orders_per_packer=options.orders_per_packer,
             destination=destination,
+            points=points,
             telemetry=self._telemetry,
             draining=self._draining,
             clock=self._clock,
@@ -182,6 +193,8 @@ class Dispatcher:
             with suppress(asyncio.CancelledError):
                 await heartbeat
             await destination.aclose()
+            for taken in opened:
+                await taken.aclose()
 
     async def _one(self, run: RunTask, slots: asyncio.Semaphore) -> None:
         async with slots:

@@ -16,8 +16,8 @@ from actors.dispatcher import Dispatcher, DispatcherOptions
 from actors.handles import Handle, NamedHandle, RayHandle, unwrap
 from actors.options import NAMESPACE, actor_class, actor_name
 from actors.packer import Packer
-from actors.streamer_states import RHEEDStreamerState
-from ingest.destinations import open_destination
+from actors.streamer_states import StreamerState
+from ingest.destinations import open_destination, open_timeseries
 from ingest.errors import ClusterError
 from ingest.retry import RetryPolicy
 from ingest.shard import DEFAULT_LEVEL
@@ -35,7 +35,7 @@ class ActorClasses:
 
     aggregator: type = Aggregator
     dispatcher: type = field(default_factory=lambda: DispatcherActor)
-    streamer: type = RHEEDStreamerState
+    streamer: type = StreamerState
     packer: type = Packer
 
 
@@ -101,6 +101,7 @@ class DispatcherActor(Dispatcher):
             setup.handle("streamer"),
             self._new_packer,
             lambda: open_destination(setup.destination, setup.api_key, retry=setup.retry),
+            lambda: open_timeseries(setup.destination, setup.api_key, retry=setup.retry),
             setup.telemetry_of("dispatcher"),
         )
         self.start()

@@ -11,14 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-import google_crc32c
-import xxhash
-
 from actors.creating import Creator
 from actors.handles import Handle
 from actors.live_setup import FramesOrder, LiveSetup
 from ingest.carrier import Acknowledgement, Carrier
-from ingest.chunks import ChunkLabel, EncodedChunk
+from ingest.chunks import encoded_points
 from ingest.destinations.base import StreamMaker
 from ingest.errors import IngestError, LinkError, SettingsError
 from ingest.journal import LiveSettings, LiveStream
@@ -26,7 +23,6 @@ from ingest.ledger import StreamEvent, StreamGone, StreamState
 from ingest.outlets import open_frames_outlet, open_points_outlet
 from ingest.plan import StreamSettings
 from ingest.retry import RetryPolicy
-from ingest.shard import Shard
 from ingest.timeseries import ApiGeneration, TimeseriesMeta, TimeseriesSettings
 from ingest.wire.models import ChunkMetadata, check_settings
 
@@ -261,11 +257,5 @@ class LiveTimeseriesState(_LiveState[TimeseriesSettings]):
         settings: LiveSettings = stream.settings
         if not isinstance(settings, TimeseriesSettings):
             raise SettingsError(f"stream {stream.data_id} holds no time series")
-        chunks = [_encoded(stream, item) for item in items]
+        chunks = [encoded_points(stream.key, str(stream.data_id), item.seq, item.meta, item.body) for item in items]
         return await self._carrier(settings.api_generation).carry_many(chunks, stream.epoch)
-
-
-def _encoded(stream: LiveStream, item: PointsItem) -> EncodedChunk:
-    digest = xxhash.xxh3_128(item.body).hexdigest()
-    label = ChunkLabel(stream.key, str(stream.data_id), item.seq, item.seq, item.meta, digest)
-    return EncodedChunk(label, Shard((item.body,), len(item.body)), int(google_crc32c.value(item.body)))

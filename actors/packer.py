@@ -7,9 +7,10 @@ import socket
 from typing import ClassVar
 
 from ingest.allocator import keep_freed_memory
-from ingest.destinations import open_destination
+from ingest.destinations import NULL_URL, open_destination
 from ingest.errors import IngestError
-from ingest.pipeline import ChunkOrder, Outcome, Pipeline
+from ingest.outlets import PointsOutlet, open_points_outlet
+from ingest.pipeline import Order, Outcome, Pipeline
 from ingest.retry import RetryPolicy
 from ingest.telemetry import Secret, Telemetry
 
@@ -60,18 +61,24 @@ class Packer:
             keep_freed_memory()
             self._pipeline = self.pipeline_class(
                 open_destination(self._destination, self._api_key, retry=self._retry),
+                points=self._points_outlet(),
                 level=self._level,
                 node=f"{socket.gethostname()}/{os.getpid()}",
                 telemetry=self._telemetry,
             )
         return self._pipeline
 
+    def _points_outlet(self) -> PointsOutlet | None:
+        if self._destination == NULL_URL:
+            return None
+        return open_points_outlet(self._destination, self._api_key, retry=self._retry)
+
     async def ping(self) -> int:
         """Return the process id: the packer is up."""
         return os.getpid()
 
-    async def deliver(self, order: ChunkOrder) -> Outcome:
-        """Read, pack and deliver one chunk. Safe to repeat."""
+    async def deliver(self, order: Order) -> Outcome:
+        """Read, pack and deliver one chunk of frames, or one request of readings. Safe to repeat."""
         return await self._open().run(order)
 
     async def aclose(self) -> None:
@@ -80,6 +87,6 @@ class Packer:
             await self._pipeline.aclose()
             self._pipeline = None
 
-    async def digest(self, order: ChunkOrder) -> str | IngestError:
+    async def digest(self, order: Order) -> str | IngestError:
         """Return the digest of a chunk's frames, or why it cannot be read; sends nothing."""
         return await self._open().digest(order)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
 from actors.handles import ActorLostError, Handle
@@ -48,6 +48,7 @@ class PackerPool:
         self._busy = dict.fromkeys(range(packers), 0)
         self._limit = orders_per_packer
         self._up: set[int] = set()
+        self._lanes: dict[Hashable, int] = {}
         self._sleep = sleep
         self._changed = asyncio.Condition()
         self._starts: dict[int, asyncio.Task[None]] = {}
@@ -69,8 +70,26 @@ class PackerPool:
         for task in self._starts.values():
             task.cancel()
 
-    async def ask(self, method: str, *order: Any) -> Any:
+    @property
+    def size(self) -> int:
+        """How many packers there are."""
+        return len(self._busy)
+
+    def forget(self, lane: Hashable) -> None:
+        """Let a lane's packer go. Safe to repeat."""
+        self._lanes.pop(lane, None)
+
+    async def ask(self, method: str, *order: Any, lane: Hashable = None) -> Any:
         """Have some packer do it; a lost packer is no answer, so it is then asked of another.
+
+        Parameters
+        ----------
+        method : str
+            Of the packer.
+        order
+            Its arguments.
+        lane : hashable, optional
+            Orders of one lane go to one packer, as long as that is up: it has the file open at the right place.
 
         Raises
         ------
@@ -81,7 +100,7 @@ class PackerPool:
         """
         self.start()
         for losses in range(1, LOSSES_LIMIT + 1):
-            number = await self._take()
+            number = await self._take(lane)
             handle = self._handles[number]
             try:
                 return await handle.call(method, *order)
@@ -101,9 +120,9 @@ class PackerPool:
                 await self._give(number)
         raise ClusterError("no packer took it")
 
-    async def _take(self) -> int:
+    async def _take(self, lane: Hashable) -> int:
         async with self._changed:
-            while (number := self._free()) is None:
+            while (number := self._free(lane)) is None:
                 try:
                     async with asyncio.timeout(START_TIMEOUT_S):
                         await self._changed.wait()
@@ -117,7 +136,12 @@ class PackerPool:
             self._busy[number] += 1
             return number
 
-    def _free(self) -> int | None:
+    def _free(self, lane: Hashable) -> int | None:
+        if lane is not None and self._up:
+            if (owner := self._lanes.get(lane)) not in self._up:
+                owned = list(self._lanes.values())
+                owner = self._lanes[lane] = min(self._up, key=lambda n: (owned.count(n), self._busy[n], n))
+            return owner if owner is not None and self._busy[owner] < self._limit else None
         free = [(busy, n) for n, busy in self._busy.items() if n in self._up and busy < self._limit]
         return min(free)[1] if free else None
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from actors.aggregator import Lease
 from actors.handles import ActorLostError, Handle
 from actors.outbox import Outbox
 from actors.pool import PackerPool
 from actors.window import Window
-from ingest.destinations import Destination
+from ingest.destinations import Destination, PlatformTimeseries
 from ingest.errors import (
     IngestError,
     LeaseHeldError,
@@ -20,7 +21,7 @@ from ingest.errors import (
     StreamGoneError,
     UnreachableError,
 )
-from ingest.journal import RunEnd, StreamRow
+from ingest.journal import RegisteredRun, RunEnd, StreamRow
 from ingest.ledger import (
     ChunkConfirmed,
     ChunkLost,
@@ -35,7 +36,8 @@ from ingest.ledger import (
     StreamState,
 )
 from ingest.outlets import close_repeatably
-from ingest.pipeline import ChunkOrder, Delivered, Failed, Lost, Outcome
+from ingest.pipeline import Delivered, Failed, Lost, Order, Outcome
+from ingest.plan import RunPlan
 from ingest.telemetry import Telemetry
 
 __all__ = ["RunTask", "RunTools"]
@@ -61,8 +63,12 @@ class RunTools:
         Does the work.
     window : Window
         How much of it at once.
+    orders_per_packer : int
+        How many orders of one lane.
     destination : Destination
-        Takes the closing calls.
+        Takes the closing calls of streams of frames.
+    points : callable
+        Makes what takes those of streams of readings; called once there is one.
     telemetry : Telemetry
         Gets what happens.
     draining : asyncio.Event
@@ -76,19 +82,26 @@ class RunTools:
     streamer: Handle
     pool: PackerPool
     window: Window
+    orders_per_packer: int
     destination: Destination
+    points: Callable[[], PlatformTimeseries]
     telemetry: Telemetry
     draining: asyncio.Event
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
 
 
-def closed_end(lost: int, chunks: int, *, before: bool = False) -> RunEnd:
+def closed_end(run: StreamRow | RegisteredRun, *, before: bool = False) -> RunEnd:
     """Return the end of a run whose stream is closed; `before`: by an earlier job."""
-    if lost:
+    missing = []
+    if run.lost:
+        missing.append(f"{run.lost} of {run.chunks} chunks could not be delivered")
+    if run.frames_lost:
+        missing.append(f"{run.frames_lost} frame(s) could not be read from the source")
+    if missing:
         return RunEnd(
             "partial",
-            f"closed with losses: {lost} of {chunks} chunks could not be delivered",
+            f"closed with losses: {', '.join(missing)}",
             "`rheed-ingest status` names them; mend the source and pass --restart to send it anew",
         )
     return RunEnd("skipped" if before else "complete")
@@ -189,7 +202,7 @@ class RunTask:
         if lease.row.same_as is not None:
             await self._compare_digests()
         if lease.row.state is StreamState.CLOSED:
-            return closed_end(lease.row.lost, lease.row.chunks, before=True)
+            return closed_end(lease.row, before=True)
         if lease.row.state is StreamState.GONE:
             raise StreamGoneError(f"stream {lease.row.data_id} was failed or closed by the platform")
         due = lease.due
@@ -201,7 +214,7 @@ class RunTask:
             raise self._stopped or RunEndedError(
                 "interrupted", status="partial", hint="run the same command again: it resumes"
             )
-        return closed_end(row.lost, row.chunks)
+        return closed_end(row)
 
     async def _step(self, instruction: Instruction, data_id: str | None) -> tuple[tuple[Instruction, ...], str | None]:
         match instruction:
@@ -221,41 +234,69 @@ class RunTask:
     async def _deliver(self, data_id: str, indices: tuple[int, ...]) -> tuple[Instruction, ...]:
         """Give out the chunks within the window until all are answered, or the run has to stop."""
         outbox = Outbox(self._record)
+        lanes = self._lanes(indices)
         try:
             async with asyncio.TaskGroup() as group:
-                await self._give_out(data_id, indices, outbox, group)
+                for lane, part in lanes:
+                    group.create_task(self._give_out(data_id, part, outbox, lane, group))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
+        finally:
+            for lane, _ in lanes:
+                self._tools.pool.forget(lane)
         await outbox.flush()
         due = await self._record([])
         return () if due and isinstance(due[0], DeliverChunks) else due
 
-    async def _give_out(self, data_id: str, indices: Sequence[int], outbox: Outbox, group: asyncio.TaskGroup) -> None:
+    def _lanes(self, indices: tuple[int, ...]) -> list[tuple[Hashable, tuple[int, ...]]]:
+        """Return the chunks by lane, each to be worked off in order by one packer; lane None: in any order by any."""
+        plan = self._held.plan
+        access = plan.spec.access if isinstance(plan, RunPlan) else "random"
+        if access == "random":
+            return [(None, indices)]
+        lanes = 1 if access == "single" else min(self._tools.pool.size, len(indices))
+        edges = [len(indices) * i // lanes for i in range(lanes + 1)]
+        return [((self._key, i), indices[a:b]) for i, (a, b) in enumerate(pairwise(edges))]
+
+    async def _give_out(
+        self, data_id: str, indices: Sequence[int], outbox: Outbox, lane: Hashable, group: asyncio.TaskGroup
+    ) -> None:
+        # A lane's chunks do not wait for their packer inside of the window, where other runs' could be at work.
+        places = None if lane is None else asyncio.Semaphore(self._tools.orders_per_packer)
         async for order in self._orders(data_id, indices):
+            if places is not None:
+                await places.acquire()
             await self._tools.window.acquire(order.n_bytes)
             if self._stopped is not None or self._tools.draining.is_set() or outbox.error is not None:
                 await self._tools.window.release(order.n_bytes)
                 return
-            group.create_task(self._one(order, outbox))
+            group.create_task(self._one(order, outbox, lane, places))
 
-    async def _orders(self, data_id: str, indices: Sequence[int]) -> AsyncIterator[ChunkOrder]:
+    async def _orders(self, data_id: str, indices: Sequence[int]) -> AsyncIterator[Order]:
         """Have the streamer make the orders, a batch at a time."""
         for first in range(0, len(indices), ORDERS_AT_ONCE):
             batch = indices[first : first + ORDERS_AT_ONCE]
             for order in await self._tools.streamer.call("orders", self._tools.job_id, self._key, data_id, batch):
                 yield order
 
-    async def _one(self, order: ChunkOrder, outbox: Outbox) -> None:
+    async def _one(self, order: Order, outbox: Outbox, lane: Hashable, places: asyncio.Semaphore | None) -> None:
         outcome: Outcome
         try:
-            outcome = await self._ask(order)
+            outcome = await self._ask(order, lane)
         except IngestError as exc:
             outcome = Failed(order.task.index, exc)
         finally:
             await self._tools.window.release(order.n_bytes)
+            if places is not None:
+                places.release()
         match outcome:
             case Delivered(receipt):
                 self._tools.telemetry.emit("receipt_received", self._key, receipt.index)
+                if receipt.lost_frames:
+                    logger.warning(
+                        "%s: %d of %d frames of chunk %d could not be read",
+                        self._held.row.path, len(receipt.lost_frames), receipt.frames, receipt.index,
+                    )  # fmt: skip
                 outbox.add(ChunkConfirmed(receipt))
             case Lost(index, reason):
                 logger.warning("%s: chunk %d is lost: %s", self._held.row.path, index, reason)
@@ -263,11 +304,11 @@ class RunTask:
             case Failed(_, error):
                 self._stopped = self._stopped or error
 
-    async def _ask(self, order: ChunkOrder) -> Outcome:
+    async def _ask(self, order: Order, lane: Hashable) -> Outcome:
         tries = 0
         while True:
             tries += 1
-            outcome: Outcome = await self._tools.pool.ask("deliver", order)
+            outcome: Outcome = await self._tools.pool.ask("deliver", order, lane=lane)
             transient = isinstance(outcome, Failed) and isinstance(outcome.error, SourceError)
             if not transient or tries == SOURCE_TRIES:
                 return outcome
@@ -276,7 +317,8 @@ class RunTask:
     async def _close(self, data_id: str) -> tuple[Instruction, ...]:
         await self._record([CloseBegun()])
         self._tools.telemetry.emit("close_posting", self._key)
-        await close_repeatably(self._tools.destination, data_id)
+        is_frames = isinstance(self._held.plan, RunPlan)
+        await close_repeatably(self._tools.destination if is_frames else self._tools.points(), data_id)
         self._tools.telemetry.emit("close_answered", self._key)
         return await self._record([StreamClosed()])
 

@@ -1,26 +1,28 @@
-"""The actors that hold streams: they create and link them, and remember what each was created with."""
+"""The actor that holds a job's streams: it creates and links them, and remembers what each was created with."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 from actors.creating import Creator
 from actors.handles import Handle
-from ingest.destinations import Destination, open_destination
-from ingest.pipeline import ChunkOrder, orders_of
+from ingest.destinations import Destination, PlatformTimeseries, open_destination, open_timeseries
+from ingest.pipeline import Order, orders_of
 from ingest.plan import RunPlan
 from ingest.retry import RetryPolicy
+from ingest.series_plan import ArchivePlan
 from ingest.telemetry import Secret, Telemetry
 from ingest.wire.models import check_settings
 
-__all__ = ["RHEEDStreamerState"]
+__all__ = ["StreamerState"]
 
 PLANS_KEPT = 16
 
 
-class RHEEDStreamerState:
-    """Serves many streams without mixing them; what it remembers can be had again from the journal.
+class StreamerState:
+    """Serves many streams, of frames and of readings, without mixing them; the journal knows what it remembers.
 
     Parameters
     ----------
@@ -49,23 +51,28 @@ class RHEEDStreamerState:
         self._api_key = api_key
         self._retry = retry
         self._telemetry = telemetry or Telemetry()
-        self._opened: Destination | None = None
-        self._plans: OrderedDict[str, RunPlan] = OrderedDict()
+        self._frames: Destination | None = None
+        self._points: PlatformTimeseries | None = None
+        self._plans: OrderedDict[str, ArchivePlan] = OrderedDict()
 
-    @property
-    def _destination(self) -> Destination:
-        if self._opened is None:
-            self._opened = open_destination(self._url, self._api_key, retry=self._retry)
-        return self._opened
+    def _maker(self, plan: ArchivePlan) -> Any:
+        """Return where streams of this kind are made."""
+        if isinstance(plan, RunPlan):
+            if self._frames is None:
+                self._frames = open_destination(self._url, self._api_key, retry=self._retry)
+            return self._frames
+        if self._points is None:
+            self._points = open_timeseries(self._url, self._api_key, retry=self._retry)
+        return self._points
 
-    async def initialize(self, key: str, epoch: int, plan: RunPlan, data_id: str | None) -> str:
+    async def initialize(self, key: str, epoch: int, plan: ArchivePlan, data_id: str | None) -> str:
         """Create and link a stream, or go on where an earlier call stopped; return its ``data_id``. Safe to repeat.
 
         Parameters
         ----------
         key, epoch : str, int
             The stream in the journal, and the caller's lease.
-        plan : RunPlan
+        plan : RunPlan or SeriesPlan
             What to create, and later to make orders from.
         data_id : str or None
             Where the stream exists already and is only to be linked.
@@ -77,13 +84,14 @@ class RHEEDStreamerState:
         LinkError
             The stream exists and was closed; the journal knows it as gone.
         """
-        check_settings(plan.settings)
-        creator = Creator(self._aggregator, self._destination, self._telemetry)
+        if isinstance(plan, RunPlan):
+            check_settings(plan.settings)
+        creator: Creator[Any] = Creator(self._aggregator, self._maker(plan), self._telemetry)
         data_id = await creator.create(key, epoch, plan.settings, data_id)
         self._remember(data_id, plan)
         return data_id
 
-    def _remember(self, data_id: str, plan: RunPlan) -> None:
+    def _remember(self, data_id: str, plan: ArchivePlan) -> None:
         self._plans[data_id] = plan
         self._plans.move_to_end(data_id)
         while len(self._plans) > PLANS_KEPT:
@@ -95,11 +103,12 @@ class RHEEDStreamerState:
 
     async def aclose(self) -> None:
         """Let go of connections; the end of the process does the same. Safe to repeat."""
-        if self._opened is not None:
-            await self._opened.aclose()
-            self._opened = None
+        for opened in (self._frames, self._points):
+            if opened is not None:
+                await opened.aclose()
+        self._frames = self._points = None
 
-    async def orders(self, job_id: str, key: str, data_id: str, indices: Sequence[int]) -> list[ChunkOrder]:
+    async def orders(self, job_id: str, key: str, data_id: str, indices: Sequence[int]) -> list[Order]:
         """Return the orders for some chunks of a stream, made from what it was initialized with.
 
         Parameters

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import google_crc32c
+import xxhash
+
 from ingest.ledger import Receipt
 from ingest.shard import Shard
 from ingest.timeseries import TimeseriesMeta
 from ingest.wire.models import ChunkMetadata, Delivery
 
-__all__ = ["ChunkLabel", "EncodedChunk"]
+__all__ = ["ChunkLabel", "EncodedChunk", "encoded_points"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +85,17 @@ class EncodedChunk:
             put_unix_ms=put_unix_ms,
             label=label.text if isinstance(meta, TimeseriesMeta) else None,
         )
+
+
+def encoded_points(key: str, data_id: str, seq: int, meta: TimeseriesMeta, body: bytes) -> EncodedChunk:
+    """Return a time-series request, ready to be sent.
+
+    Parameters
+    ----------
+    key, data_id, seq, meta
+        As in `ChunkLabel`.
+    body : bytes
+        Its JSON.
+    """
+    label = ChunkLabel(key, data_id, seq, seq, meta, str(xxhash.xxh3_128(body).hexdigest()))
+    return EncodedChunk(label, Shard((body,), len(body)), int(google_crc32c.value(body)))

@@ -80,6 +80,8 @@ class Receipt:
         When the destination answered.
     label : str or None
         What the chunk is, where its index alone does not say: channels and index of a time-series request.
+    lost_frames : tuple of int
+        Frames, counted from the chunk's first, that the source could not give; they are in `frames`, not in the shard.
     """
 
     index: int
@@ -94,6 +96,7 @@ class Receipt:
     node: str
     put_unix_ms: int
     label: str | None = None
+    lost_frames: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,23 +7,40 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.chunks import EncodedChunk, encoded_points
 from ingest.destinations import Destination
-from ingest.errors import FrameDataError, IngestError, RefusedError
+from ingest.errors import FrameDataError, IngestError, RefusedError, SettingsError
 from ingest.ledger import Receipt
+from ingest.outlets import PointsOutlet
 from ingest.plan import ChunkTask, RunPlan
+from ingest.salvage import read_what_is_there
+from ingest.series_plan import ArchivePlan, SeriesTask
+from ingest.series_rows import encode_rows
 from ingest.shard import DEFAULT_LEVEL, Shard, frames_digest, pack
-from ingest.sources import open_source
+from ingest.sources import open_series, open_source
 from ingest.sources.base import SourceSpec
+from ingest.sources.series_base import SeriesSpec
 from ingest.telemetry import Telemetry
 from ingest.wire.models import ChunkMetadata
 
-__all__ = ["ChunkOrder", "Delivered", "Failed", "Lost", "Outcome", "Pipeline", "orders_of", "refuses_the_chunk"]
+__all__ = [
+    "ChunkOrder",
+    "Delivered",
+    "Failed",
+    "Lost",
+    "Order",
+    "Outcome",
+    "Pipeline",
+    "PointsOrder",
+    "orders_of",
+    "refuses_the_chunk",
+]
 
 T = TypeVar("T")
 
@@ -59,6 +76,35 @@ class ChunkOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class PointsOrder:
+    """Everything a worker needs to deliver one request of a log's rows.
+
+    Attributes
+    ----------
+    key, data_id : str
+        As in `ChunkOrder`.
+    spec : SeriesSpec
+        Opens the log; has the one table that is read.
+    task : SeriesTask
+        Which rows.
+    """
+
+    key: str
+    data_id: str
+    spec: SeriesSpec
+    task: SeriesTask
+
+    @property
+    def n_bytes(self) -> int:
+        """About the size of its request."""
+        return (self.task.stop - self.task.start) * (len(self.spec.tables[0].channels) + 1) * 20
+
+
+Order = ChunkOrder | PointsOrder
+OrderT = TypeVar("OrderT", bound=Order)
+
+
+@dataclass(frozen=True, slots=True)
 class Delivered:
     """The destination holds the chunk."""
 
@@ -84,23 +130,31 @@ class Failed:
 Outcome = Delivered | Lost | Failed
 
 
-def orders_of(key: str, data_id: str, plan: RunPlan, indices: Sequence[int]) -> list[ChunkOrder]:
-    """Return the orders for some chunks of a plan."""
-    rotating = plan.settings.rotations_per_min > 0
-    orders = []
+def orders_of(key: str, data_id: str, plan: ArchivePlan, indices: Sequence[int]) -> list[Order]:
+    """Return the orders for some chunks of a plan, each with no more of the source's name than it needs."""
+    if isinstance(plan, RunPlan):
+        return [_chunk_order(key, data_id, plan, plan.chunks[index]) for index in indices]
+    orders: list[Order] = []
     for index in indices:
         task = plan.chunks[index]
-        meta = ChunkMetadata(
-            frames=task.frames,
-            height_px=plan.height_px,
-            width_px=plan.width_px,
-            chunk_size=plan.settings.chunk_size,
-            fps=task.fps,
-            is_rotating=rotating,
-            start_unix_ms_utc=task.start_unix_ms_utc,
-        )
-        orders.append(ChunkOrder(key, data_id, plan.spec, task, meta))
+        table = plan.spec.tables[task.table]
+        spec = replace(plan.spec, paths=(table.path,), tables=(table,))
+        orders.append(PointsOrder(key, data_id, spec, replace(task, table=0)))
     return orders
+
+
+def _chunk_order(key: str, data_id: str, plan: RunPlan, task: ChunkTask) -> ChunkOrder:
+    meta = ChunkMetadata(
+        frames=task.frames,
+        height_px=plan.height_px,
+        width_px=plan.width_px,
+        chunk_size=plan.settings.chunk_size,
+        fps=task.fps,
+        is_rotating=plan.settings.rotations_per_min > 0,
+        start_unix_ms_utc=task.start_unix_ms_utc,
+    )
+    spec, start, stop = plan.spec.part(task.start, task.stop)
+    return ChunkOrder(key, data_id, spec, replace(task, start=start, stop=stop), meta)
 
 
 REFUSED_CHUNK = frozenset({400, 413, 422})
@@ -118,7 +172,9 @@ class Pipeline:
     Parameters
     ----------
     destination : Destination
-        Where to; closed by `aclose`.
+        Where frames go; closed by `aclose`.
+    points : PointsOutlet, optional
+        Where readings go; closed by `aclose`.
     level : int, default 1
         zstd level.
     threads : int, default 1
@@ -140,6 +196,7 @@ class Pipeline:
         self,
         destination: Destination,
         *,
+        points: PointsOutlet | None = None,
         level: int = DEFAULT_LEVEL,
         threads: int = 1,
         node: str = "",
@@ -147,6 +204,7 @@ class Pipeline:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._destination = destination
+        self._points = points
         self._level = level
         self._node = node
         self._telemetry = telemetry or Telemetry()
@@ -154,35 +212,49 @@ class Pipeline:
         self._local = threading.local()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="pack")
 
-    async def run(self, order: ChunkOrder) -> Outcome:
+    async def run(self, order: Order) -> Outcome:
         """Deliver one chunk; what goes wrong is an outcome, never an exception. Safe to repeat."""
         index = order.task.index
         try:
-            shard, digest = await self._in_thread(self._read_and_pack, order)
-            delivery = await self._destination.deliver(order.data_id, index, order.meta, shard)
-            self._telemetry.emit("chunk_put", order.key, index)
+            receipt = await (self._frames(order) if isinstance(order, ChunkOrder) else self._rows(order))
         except FrameDataError as exc:
             return Lost(index, str(exc))
         except IngestError as exc:
             return Lost(index, str(exc)) if refuses_the_chunk(exc) else Failed(index, exc)
-        return Delivered(
-            Receipt(
-                index=index,
-                frames=order.meta.frames,
-                start_unix_ms_utc=order.meta.start_unix_ms_utc,
-                end_unix_ms_utc=order.meta.end_unix_ms_utc,
-                n_bytes=shard.n_bytes,
-                crc32c=shard.crc32c(),
-                frames_digest=digest,
-                etag=delivery.etag,
-                attempts=delivery.attempts,
-                node=self._node,
-                put_unix_ms=round(self._clock() * 1000),
-            )
+        return Delivered(receipt)
+
+    async def _frames(self, order: ChunkOrder) -> Receipt:
+        shard, digest, lost = await self._in_thread(self._read_and_pack, order)
+        delivery = await self._destination.deliver(order.data_id, order.task.index, order.meta, shard)
+        self._telemetry.emit("chunk_put", order.key, order.task.index)
+        return Receipt(
+            index=order.task.index,
+            frames=order.meta.frames,
+            start_unix_ms_utc=order.meta.start_unix_ms_utc,
+            end_unix_ms_utc=order.meta.end_unix_ms_utc,
+            n_bytes=shard.n_bytes,
+            crc32c=shard.crc32c(),
+            frames_digest=digest,
+            etag=delivery.etag,
+            attempts=delivery.attempts,
+            node=self._node,
+            put_unix_ms=self._now_ms(),
+            lost_frames=lost,
         )
 
-    async def digest(self, order: ChunkOrder) -> str | IngestError:
-        """Return the digest of a chunk's frames without delivering it, or why it cannot be read."""
+    async def _rows(self, order: PointsOrder) -> Receipt:
+        if self._points is None:
+            raise SettingsError("this pipeline delivers frames only, no readings")
+        chunk = await self._in_thread(self._read_and_encode, order)
+        delivery = await self._points.deliver(chunk)
+        self._telemetry.emit("chunk_put", order.key, order.task.index)
+        return chunk.receipt(delivery, self._node, self._now_ms())
+
+    def _now_ms(self) -> int:
+        return round(self._clock() * 1000)
+
+    async def digest(self, order: Order) -> str | IngestError:
+        """Return the digest of a chunk's frames, or of a request, without delivering it, or why it cannot be read."""
         try:
             return await self._in_thread(self._read_digest, order)
         except IngestError as exc:
@@ -192,24 +264,37 @@ class Pipeline:
         """Let go of threads and connections; safe to repeat."""
         self._executor.shutdown(wait=False, cancel_futures=True)
         await self._destination.aclose()
+        if self._points is not None:
+            await self._points.aclose()
 
-    async def _in_thread(self, function: Callable[[ChunkOrder], T], order: ChunkOrder) -> T:
+    async def _in_thread(self, function: Callable[[OrderT], T], order: OrderT) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, order)
 
-    def _read_and_pack(self, order: ChunkOrder) -> tuple[Shard, str]:
-        frames = self._read(order)
+    def _read_and_pack(self, order: ChunkOrder) -> tuple[Shard, str, tuple[int, ...]]:
+        frames, lost = self._read(order)
         self._telemetry.emit("chunk_read", order.key, order.task.index)
-        packed = pack(frames, level=self._level), frames_digest(frames)
+        shard, digest = pack(frames, level=self._level, lost=lost), frames_digest(frames)
         self._telemetry.emit("chunk_packed", order.key, order.task.index)
-        return packed
+        return shard, digest, lost
 
-    def _read_digest(self, order: ChunkOrder) -> str:
-        return frames_digest(self._read(order))
+    def _read_and_encode(self, order: PointsOrder) -> EncodedChunk:
+        reader = open_series(order.spec)
+        try:
+            rows = reader.read(0, order.task.start, order.task.stop)
+        finally:
+            reader.close()
+        body = encode_rows(order.data_id, order.task.chunk_index, order.spec.tables[0].channels, rows)
+        return encoded_points(order.key, order.data_id, order.task.index, *body)
 
-    def _read(self, order: ChunkOrder) -> NDArray[np.uint8]:
-        """Return the chunk's frames in memory that this thread uses again for its next chunk."""
+    def _read_digest(self, order: Order) -> str:
+        if isinstance(order, PointsOrder):
+            return self._read_and_encode(order).label.digest
+        return frames_digest(self._read(order)[0])
+
+    def _read(self, order: ChunkOrder) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
+        """Return the chunk's frames in memory that this thread uses again for its next chunk, and which are lost."""
         memory = getattr(self._local, "memory", None)
         if memory is None or len(memory) < order.n_bytes:
             memory = self._local.memory = np.empty(order.n_bytes, np.uint8)
         with open_source(order.spec) as source:  # files stay open behind it, one handle a process
-            return source.read(order.task.start, order.task.stop, memory)
+            return read_what_is_there(source, order.task.start, order.task.stop, memory)

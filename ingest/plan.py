@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -177,6 +177,11 @@ class RunPlan:
     bytes_in: int
 
     @property
+    def name(self) -> str:
+        """The stream's name."""
+        return self.settings.name
+
+    @property
     def frames(self) -> int:
         """Frames in the run."""
         return self.chunks[-1].stop
@@ -189,6 +194,9 @@ class RunPlan:
     def identity(self) -> dict[str, object]:
         """Return the settings that change bytes or times, for telling whether a re-run asks for the same stream."""
         scale = self.spec.scale
+        # Only where there are any: journals of earlier versions know nothing of them.
+        part = {"view": asdict(self.spec.view)} if self.spec.view else {}
+        reader = {"reader": dict(self.spec.options)} if self.spec.options else {}
         return {
             "dataset": self.spec.dataset,
             "chunking": self.chunking,
@@ -198,6 +206,8 @@ class RunPlan:
             "azimuth": self.settings.azimuth,
             "start_unix_ms_utc": self.start_unix_ms_utc,
             "full_scale": scale.full_scale if scale else None,
+            **part,
+            **reader,
         }
 
 

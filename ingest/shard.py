@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
@@ -138,7 +138,12 @@ def assemble(encoded: Sequence[bytes | None]) -> Shard:
 
 
 def pack(
-    frames: NDArray[np.uint8], *, level: int = DEFAULT_LEVEL, executor: Executor | None = None, threads: int = 1
+    frames: NDArray[np.uint8],
+    *,
+    level: int = DEFAULT_LEVEL,
+    executor: Executor | None = None,
+    threads: int = 1,
+    lost: Collection[int] = (),
 ) -> Shard:
     """Encode a chunk of frames as a shard.
 
@@ -152,12 +157,14 @@ def pack(
         Compresses in its threads (zstd releases the GIL); None: in the caller's.
     threads : int, default 1
         How many parts to cut the chunk into for `executor`.
+    lost : collection of int
+        Frames, counted from the chunk's first, that the source could not give: they are left out of the shard.
 
     Returns
     -------
     Shard
-        The same frames and level always give the same bytes. Every frame is stored, black ones too, so that a frame
-        that is missing was lost and nothing else.
+        The same frames and level always give the same bytes. Every other frame is stored, black ones too, so that a
+        frame that is missing was lost and nothing else.
 
     Raises
     ------
@@ -171,6 +178,8 @@ def pack(
     if not -131072 <= level <= zstandard.MAX_COMPRESSION_LEVEL:
         raise SettingsError(f"zstd has no level {level}; it has -131072 to {zstandard.MAX_COMPRESSION_LEVEL}")
     frames = np.ascontiguousarray(frames)
+    if lost:
+        return assemble([None if i in lost else _compressor(level).compress(frame) for i, frame in enumerate(frames)])
     if executor is None or threads < 2:
         return assemble(_compress(frames, level))
     pieces = executor.map(_compress, np.array_split(frames, threads), [level] * threads)

@@ -14,10 +14,10 @@ from actors.aggregator import Aggregator
 from actors.dispatcher import Dispatcher, DispatcherOptions
 from actors.handles import Handle, LocalHandle
 from actors.packer import Packer
-from actors.streamer_states import RHEEDStreamerState
+from actors.streamer_states import StreamerState
 from ingest.cli.planning import find_candidates
 from ingest.config import BackfillSettings
-from ingest.destinations import open_destination
+from ingest.destinations import open_destination, open_timeseries
 from ingest.journal import Journal, StreamRow
 from ingest.plan import RunPlan
 from ingest.retry import RetryPolicy
@@ -114,7 +114,7 @@ class System:
         self.journal = Journal(state, time.time)
         self.url, self.job_id = url, job_id
         self.aggregator = aggregator or LocalHandle(Aggregator(str(state), lease_s))
-        self._streamer = RHEEDStreamerState(self.aggregator, url, key, retry, telemetry)
+        self._streamer = StreamerState(self.aggregator, url, key, retry, telemetry)
         self._packers: list[Packer] = []
 
         def new_packer(_number: int) -> Handle:
@@ -127,6 +127,7 @@ class System:
             LocalHandle(self._streamer),
             spawn or new_packer,
             lambda: open_destination(url, key, retry=retry),
+            lambda: open_timeseries(url, key, retry=retry),
             telemetry,
         )
 

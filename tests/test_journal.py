@@ -529,23 +529,30 @@ def test_a_receipt_keeps_its_label(journal, opened):
     assert journal.row(LOG_KEY).frames == 480, "points, for a time series"
 
 
-def as_version_1(path):
-    """Take from a journal what version 1 had not."""
+ADDED_SINCE = {
+    1: (("streams", "kind"), ("streams", "account"), ("streams", "holes"), ("receipts", "label")),
+    2: (("receipts", "lost_frames"),),
+}
+
+
+def as_version(version, path):
+    """Take from a journal what an earlier version had not."""
     with sqlite3.connect(path) as db:
-        for table, column in (("streams", "kind"), ("streams", "account"), ("streams", "holes"), ("receipts", "label")):
+        for table, column in (added for since, all_of in ADDED_SINCE.items() if since >= version for added in all_of):
             db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        db.execute("PRAGMA user_version=1")
+        db.execute(f"PRAGMA user_version={version}")
     db.close()
 
 
-def test_a_journal_of_version_1_keeps_everything_and_goes_on(tmp_path, clock, opened):
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_journal_of_an_earlier_version_keeps_everything_and_goes_on(version, tmp_path, clock, opened):
     path, key = filled(tmp_path, clock)
     before = Journal(path.parent, clock)
     receipts, stream, row, kept_plan = before.receipts(key), before.load(key), before.row(key), before.plan(key)
     before.close()
-    as_version_1(path)
+    as_version(version, path)
     journal = opened()
-    assert journal._db.execute("PRAGMA user_version").fetchone()[0] == 2
+    assert journal._db.execute("PRAGMA user_version").fetchone()[0] == 3
     assert (journal.receipts(key), journal.load(key), journal.row(key)) == (receipts, stream, row)
     assert journal.plan(key) == kept_plan
     assert (journal.row(key).kind, journal.load(key).holes) == ("archive", ())
@@ -568,7 +575,7 @@ print(len(Journal(Path(sys.argv[1]), time.time).receipts(sys.argv[2])), flush=Tr
 
 def test_two_processes_may_migrate_at_once(tmp_path, clock, opened):
     path, key = filled(tmp_path, clock)
-    as_version_1(path)
+    as_version(1, path)
     command = [sys.executable, "-c", MIGRATOR, str(path.parent), key]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     children = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(3)]
@@ -720,7 +727,7 @@ def test_a_newer_schema_is_refused(tmp_path, clock):
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version=99")
     db.close()
-    with pytest.raises(JournalCorruptError, match="has schema 99; this version of rheed-ingest knows 2") as caught:
+    with pytest.raises(JournalCorruptError, match="has schema 99; this version of rheed-ingest knows 3") as caught:
         Journal(path.parent, clock)
     assert "use the version that wrote it" in caught.value.hint
 

@@ -13,7 +13,7 @@ from ingest.errors import JournalCorruptError, JournalWriteError
 
 __all__ = ["Database", "default_state_dir", "mapped", "refuse_network_file_system"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS streams (
     key TEXT PRIMARY KEY, destination TEXT NOT NULL, path TEXT NOT NULL, fingerprint TEXT NOT NULL, name TEXT NOT NULL,
@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS receipts (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, idx INTEGER NOT NULL, frames INTEGER NOT NULL,
     start_ms INTEGER NOT NULL, end_ms INTEGER NOT NULL, n_bytes INTEGER NOT NULL, crc32c INTEGER NOT NULL,
     frames_digest TEXT NOT NULL, etag TEXT, attempts INTEGER NOT NULL, node TEXT NOT NULL, put_ms INTEGER NOT NULL,
-    epoch INTEGER NOT NULL, revision INTEGER NOT NULL DEFAULT 0, label TEXT, UNIQUE (key, idx));
+    epoch INTEGER NOT NULL, revision INTEGER NOT NULL DEFAULT 0, label TEXT, lost_frames TEXT, UNIQUE (key, idx));
 CREATE TABLE IF NOT EXISTS losses (
     key TEXT NOT NULL, idx INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (key, idx));
 CREATE TABLE IF NOT EXISTS job_runs (
@@ -44,6 +44,7 @@ MIGRATIONS = {
         "ALTER TABLE streams ADD COLUMN holes TEXT",
         "ALTER TABLE receipts ADD COLUMN label TEXT",
     ),
+    2: ("ALTER TABLE receipts ADD COLUMN lost_frames TEXT",),
 }
 NETWORK_FILE_SYSTEMS = frozenset(
     {

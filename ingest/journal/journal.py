@@ -7,7 +7,7 @@ import sqlite3
 import uuid
 import zlib
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 from pydantic import TypeAdapter
 
@@ -30,11 +30,13 @@ from ingest.ledger import (
     StreamLinked,
     StreamState,
 )
-from ingest.plan import RunPlan, StreamSettings
+from ingest.plan import StreamSettings
+from ingest.series_plan import ArchivePlan, SeriesPlan
+from ingest.timeseries import TimeseriesSettings
 
 __all__ = ["Journal"]
 
-_PLAN: TypeAdapter[RunPlan] = TypeAdapter(RunPlan)
+_PLAN: TypeAdapter[ArchivePlan] = TypeAdapter(ArchivePlan)
 
 
 # Counted over the streams asked for only, so that a look at one job does not scan all receipts.
@@ -43,20 +45,21 @@ _ROWS = (
     "j.seq, j.note, j.resumed, j.same_as, j.status, j.error, j.hint, j.started_s, j.ended_s, "
     "(SELECT count(*) FROM receipts r WHERE r.key=s.key) AS confirmed, "
     "(SELECT coalesce(sum(n_bytes), 0) FROM receipts r WHERE r.key=s.key) AS bytes_out, "
-    "(SELECT count(*) FROM losses l WHERE l.key=s.key) AS lost "
+    "(SELECT count(*) FROM losses l WHERE l.key=s.key) AS lost, "
+    "(SELECT coalesce(sum(json_array_length(lost_frames)), 0) FROM receipts r WHERE r.key=s.key) AS frames_lost "
     "FROM streams s LEFT JOIN job_runs j ON j.key=s.key AND j.job_id=? "
 )
 
 
-def _packed(plan: RunPlan) -> bytes:
+def _packed(plan: ArchivePlan) -> bytes:
     return zlib.compress(_PLAN.dump_json(plan))
 
 
-def _unpacked(packed: bytes) -> RunPlan:
+def _unpacked(packed: bytes) -> ArchivePlan:
     return _PLAN.validate_json(zlib.decompress(packed))
 
 
-def _unheeded(before: StreamSettings, now: StreamSettings) -> str | None:
+def _unheeded(before: StreamSettings | TimeseriesSettings, now: StreamSettings | TimeseriesSettings) -> str | None:
     """Say which names were asked for now that a stream does not have: they are given when it is created."""
     changed = [
         f"{name} is {getattr(before, name)!r}, not {getattr(now, name)!r}"
@@ -76,7 +79,7 @@ class Journal(LiveJournal):
     # -- runs ----------------------------------------------------------------------------------------------------------
 
     def register(
-        self, job_id: str, seq: int, destination: str, path: str, plan: RunPlan, *, restart: bool = False
+        self, job_id: str, seq: int, destination: str, path: str, plan: ArchivePlan, *, restart: bool = False
     ) -> RegisteredRun:
         """Enter a run of a job, finding the stream that an earlier job began for it; safe to repeat.
 
@@ -127,7 +130,7 @@ class Journal(LiveJournal):
             )
             return self._registered(key, job_id)
 
-    def _planned_anew(self, row: sqlite3.Row, path: str, plan: RunPlan, identity: str) -> sqlite3.Row:
+    def _planned_anew(self, row: sqlite3.Row, path: str, plan: ArchivePlan, identity: str) -> sqlite3.Row:
         """Let the new plan stand for a stream of which nothing was ever sent, unless a live job is at it."""
         if row["lease_holder"] is not None and row["lease_until_s"] > self._clock():
             if row["identity"] != identity:
@@ -139,7 +142,7 @@ class Journal(LiveJournal):
             (
                 path,
                 plan.fingerprint,
-                plan.settings.name,
+                plan.name,
                 identity,
                 _packed(plan),
                 plan.frames,
@@ -173,7 +176,7 @@ class Journal(LiveJournal):
             )
 
     def _earlier(
-        self, destination: str, path: str, plan: RunPlan, identity: str, *, restart: bool
+        self, destination: str, path: str, plan: ArchivePlan, identity: str, *, restart: bool
     ) -> sqlite3.Row | None:
         row: sqlite3.Row | None = self._db.execute(
             "SELECT * FROM streams WHERE destination=? AND fingerprint=? AND superseded=0 ORDER BY path=? DESC",
@@ -183,9 +186,9 @@ class Journal(LiveJournal):
             if row["identity"] != identity and not restart and row["state"] != StreamState.PLANNED:
                 before, now = json.loads(row["identity"]), json.loads(identity)
                 changed = ", ".join(
-                    f"{name} was {before.get(name)!r} and is {now[name]!r}"
-                    for name in now
-                    if before.get(name) != now[name]
+                    f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+                    for name in {**now, **before}
+                    if before.get(name) != now.get(name)
                 )
                 raise SettingsChangedError(
                     f"{path} was sent before as {row['data_id']} with other settings: {changed}",
@@ -203,19 +206,19 @@ class Journal(LiveJournal):
             )
         return row
 
-    def _insert(self, destination: str, path: str, plan: RunPlan, identity: str, old: sqlite3.Row | None) -> str:
+    def _insert(self, destination: str, path: str, plan: ArchivePlan, identity: str, old: sqlite3.Row | None) -> str:
         key = uuid.uuid4().hex
         if old is not None:
             self._db.execute("UPDATE streams SET superseded=1, superseded_by=? WHERE key=?", (key, old["key"]))
         self._db.execute(
             "INSERT INTO streams (key, destination, path, fingerprint, name, identity, plan, frames, bytes_in, state, "
-            "expected, registered_s, replaces) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            "expected, registered_s, replaces, kind) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 key,
                 destination,
                 path,
                 plan.fingerprint,
-                plan.settings.name,
+                plan.name,
                 identity,
                 _packed(plan),
                 plan.frames,
@@ -224,15 +227,16 @@ class Journal(LiveJournal):
                 len(plan.chunks),
                 self._clock(),
                 old["data_id"] if old is not None else None,
+                "archive-log" if isinstance(plan, SeriesPlan) else "archive",
             ),
         )
         return key
 
     def _registered(self, key: str, job_id: str) -> RegisteredRun:
         row = self.row(key, job_id)
-        return RegisteredRun(key, row.state, row.confirmed, row.lost, row.chunks, row.same_as)
+        return RegisteredRun(key, row.state, row.confirmed, row.lost, row.chunks, row.same_as, row.frames_lost)
 
-    def plan(self, key: str, job_id: str | None = None) -> RunPlan:
+    def plan(self, key: str, job_id: str | None = None) -> ArchivePlan:
         """Return the plan that a stream was registered with; for a job with a copy of its source, that of the copy."""
         with mapped(self.path):
             row = self._db.execute(
@@ -379,11 +383,12 @@ class Journal(LiveJournal):
     def _write_receipt(self, key: str, epoch: int, receipt: Receipt) -> None:
         self._db.execute(
             "INSERT INTO receipts (key, idx, frames, start_ms, end_ms, n_bytes, crc32c, frames_digest, etag, attempts, "
-            "node, put_ms, label, epoch) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key, idx) DO UPDATE SET "
+            "node, put_ms, label, lost_frames, epoch) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (key, idx) "
+            "DO UPDATE SET lost_frames=excluded.lost_frames, "
             "n_bytes=excluded.n_bytes, crc32c=excluded.crc32c, frames_digest=excluded.frames_digest, "
             "etag=excluded.etag, attempts=excluded.attempts, node=excluded.node, put_ms=excluded.put_ms, "
             "epoch=excluded.epoch, revision=revision+1 WHERE frames_digest<>excluded.frames_digest",
-            (key, *astuple(receipt), epoch),
+            (key, *astuple(receipt)[:-1], json.dumps(receipt.lost_frames) if receipt.lost_frames else None, epoch),
         )
         self._db.execute("DELETE FROM losses WHERE key=? AND idx=?", (key, receipt.index))
 
@@ -394,10 +399,10 @@ class Journal(LiveJournal):
         with mapped(self.path):
             rows = self._db.execute(
                 "SELECT idx, frames, start_ms, end_ms, n_bytes, crc32c, frames_digest, etag, attempts, node, put_ms, "
-                "label FROM receipts WHERE key=? ORDER BY idx",
+                "label, lost_frames FROM receipts WHERE key=? ORDER BY idx",
                 (key,),
             ).fetchall()
-        return [Receipt(*row) for row in rows]
+        return [replace(Receipt(*row[:-1]), lost_frames=tuple(json.loads(row["lost_frames"] or "[]"))) for row in rows]
 
     def row(self, key: str, job_id: str | None = None) -> StreamRow:
         """Return what is known of a stream, with what `job_id` did to it."""

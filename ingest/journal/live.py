@@ -83,7 +83,8 @@ class LiveJournal(Database):
         """Return an account's live streams that are not closed, oldest first."""
         with mapped(self.path):
             rows = self._db.execute(
-                "SELECT * FROM streams WHERE kind<>'archive' AND account=? AND state<>? ORDER BY registered_s",
+                "SELECT * FROM streams WHERE kind IN ('rheed','timeseries') AND account=? AND state<>? "
+                "ORDER BY registered_s",
                 (account, StreamState.CLOSED),
             ).fetchall()
         return [_live_stream(row) for row in rows]
@@ -91,5 +92,7 @@ class LiveJournal(Database):
     def live_stream(self, key: str) -> LiveStream | None:
         """Return one live stream, closed or not; None: there is none of that key."""
         with mapped(self.path):
-            row = self._db.execute("SELECT * FROM streams WHERE kind<>'archive' AND key=?", (key,)).fetchone()
+            row = self._db.execute(
+                "SELECT * FROM streams WHERE kind IN ('rheed','timeseries') AND key=?", (key,)
+            ).fetchone()
         return None if row is None else _live_stream(row)

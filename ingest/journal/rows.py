@@ -66,6 +66,8 @@ class RegisteredRun:
         Chunks with a receipt, given up, and in all.
     same_as : str or None
         Another path whose recording has the same fingerprint: digests must be compared before anything is skipped.
+    frames_lost : int
+        Frames of confirmed chunks that the source could not give.
     """
 
     key: str
@@ -74,6 +76,7 @@ class RegisteredRun:
     lost: int
     chunks: int
     same_as: str | None = None
+    frames_lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +124,11 @@ class StreamRow:
         The run's place in the job.
     note : str or None
         What was asked for now and differs from what the stream was created with.
-    kind : {"archive", "rheed", "timeseries"}
-        A backfilled run; or a live stream, of frames or of time series, whose `frames` (or points) are those confirmed,
-        and whose `chunks` are 0 before it is sealed.
+    kind : {"archive", "archive-log", "rheed", "timeseries"}
+        A backfilled run of frames, or of readings, whose points `frames` counts; or a live stream, of frames or of time
+        series, whose `frames` (or points) are those confirmed, and whose `chunks` are 0 before it is sealed.
+    frames_lost : int
+        Frames of confirmed chunks that the source could not give.
     """
 
     key: str
@@ -150,11 +155,17 @@ class StreamRow:
     seq: int = 0
     note: str | None = None
     kind: str = "archive"
+    frames_lost: int = 0
 
     @property
     def is_live(self) -> bool:
         """Whether a streamer made it, not a backfill."""
-        return self.kind != "archive"
+        return self.kind in ("rheed", "timeseries")
+
+    @property
+    def unit(self) -> str:
+        """What its `frames` are: ``"frames"`` or ``"points"``."""
+        return "frames" if self.kind in ("rheed", "archive") else "points"
 
 
 def stream_row(row: sqlite3.Row) -> StreamRow:
@@ -166,7 +177,7 @@ def stream_row(row: sqlite3.Row) -> StreamRow:
         name=row["name"],
         state=StreamState(row["state"]),
         data_id=row["data_id"],
-        frames=row["frames"] if row["kind"] == "archive" else row["frames_confirmed"],
+        frames=row["frames_confirmed"] if row["kind"] in ("rheed", "timeseries") else row["frames"],
         bytes_in=row["bytes_in"],
         chunks=(row["expected"] or 0) - sum(stop - start for start, stop in json.loads(row["holes"] or "[]")),
         confirmed=row["confirmed"],
@@ -184,4 +195,5 @@ def stream_row(row: sqlite3.Row) -> StreamRow:
         seq=row["seq"] or 0,
         note=row["note"],
         kind=row["kind"],
+        frames_lost=row["frames_lost"],
     )

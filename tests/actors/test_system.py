@@ -227,21 +227,46 @@ def test_a_chunk_that_ends_every_packer_ends_its_run_alone(tmp_path: Path, monke
     assert "packers ended" in rows[0].end.error
 
 
-def test_a_corrupt_hdf5_chunk_loses_only_the_chunk_it_is_in(tmp_path: Path) -> None:
-    path = tmp_path / "a.h5"
+def damaged_run(path: Path, *bad: int) -> None:
+    """Write a run of 120 frames whose `bad` ones do not decompress."""
     with h5py.File(path, "w") as file:
         frames = file.create_dataset(
             "frames", data=np.full((120, 24, 32), 7, np.uint8), chunks=(1, 24, 32), compression=1
         )
         file["timestamps"] = 1.7e9 + np.arange(120) / 20
-        where = frames.id.get_chunk_info(50).byte_offset
+        places = [frames.id.get_chunk_info(i).byte_offset for i in bad]
     with path.open("r+b") as raw:
-        raw.seek(where)
-        raw.write(b"\xff" * 8)
+        for where in places:
+            raw.seek(where)
+            raw.write(b"\xff" * 8)
+
+
+def test_damaged_frames_are_lost_in_their_place_and_all_others_arrive(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    damaged_run(path, 50, 51, 79)
     named = plan_of(path)
     with ThreadServer(tmp_path / "server") as server:
         [row] = backfill_without_ray(server.url, tmp_path / "state", named)
-        assert (row.end.status, row.lost, row.confirmed) == ("partial", 1, 2)
+        _, chunks = stored(server, row.data_id)
+        again = backfill_without_ray(server.url, tmp_path / "state", named, job_id="again")[0]
+    assert (row.end.status, row.lost, row.confirmed, row.frames_lost) == ("partial", 0, 3, 3)
+    assert "3 frame(s) could not be read" in row.end.error
+    assert (again.end.status, again.data_id) == ("partial", row.data_id), "and again says so, and sends nothing"
+    journal = Journal(tmp_path / "state", time.time)
+    assert {r.index: r.lost_frames for r in journal.receipts(row.key) if r.lost_frames} == {1: (10, 11, 39)}
+    journal.close()
+    whole = np.concatenate([chunk.frames for chunk in chunks])
+    assert whole.shape[0] == 120
+    assert np.flatnonzero(~whole.any(axis=(1, 2))).tolist() == [50, 51, 79]
+
+
+def test_a_chunk_of_which_no_frame_can_be_read_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    damaged_run(path, *range(40, 80))
+    named = plan_of(path)
+    with ThreadServer(tmp_path / "server") as server:
+        [row] = backfill_without_ray(server.url, tmp_path / "state", named)
+    assert (row.end.status, row.lost, row.confirmed, row.frames_lost) == ("partial", 1, 2, 0)
 
 
 @pytest.mark.parametrize(
