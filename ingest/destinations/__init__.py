@@ -24,7 +24,10 @@ from ingest.telemetry import Secret, Telemetry, redact_url
 from ingest.timeseries import ApiGeneration
 from ingest.wire.client import PlatformClient
 
+NULL_URL = "null:"
+
 __all__ = [
+    "NULL_URL",
     "Destination",
     "Linkable",
     "MissingNames",
@@ -67,7 +70,7 @@ def open_destination(
     AuthenticationError
         A platform without a key.
     """
-    if url == "null:":
+    if url == NULL_URL:
         return NullDestination()
     if not url.lower().startswith(("http://", "https://")):
         raise SettingsError(
