@@ -11,6 +11,7 @@ import xxhash
 
 from ingest.ledger import Receipt
 from ingest.plan import RunPlan, StreamSettings
+from ingest.series_plan import ArchivePlan, SeriesPlan
 from ingest.timeseries import TimeseriesSettings
 
 __all__ = ["live_manifest", "manifest"]
@@ -19,13 +20,13 @@ FORMAT = "rheed-ingest manifest 1"
 
 
 def manifest(
-    plan: RunPlan, data_id: str | None, state: str, receipts: Sequence[Receipt], losses: Mapping[int, str]
+    plan: ArchivePlan, data_id: str | None, state: str, receipts: Sequence[Receipt], losses: Mapping[int, str]
 ) -> dict[str, Any]:
     """Return the manifest of a backfilled run's stream as JSON values.
 
     Parameters
     ----------
-    plan : RunPlan
+    plan : RunPlan or SeriesPlan
         What was to be sent.
     data_id : str or None
         The stream at its destination.
@@ -41,40 +42,65 @@ def manifest(
     dict
         ``digest`` is the XXH3-128 of everything else in it, as canonical JSON: sorted keys, no spaces.
     """
+    is_series = isinstance(plan, SeriesPlan)
+    unit = "points" if is_series else "frames"
     content: dict[str, Any] = {
         "format": FORMAT,
         "data_id": data_id,
         "state": state,
         "stream": asdict(plan.settings),
-        "source": {
-            "paths": list(plan.spec.paths),
-            "dataset": plan.spec.dataset,
-            "layout": plan.format,
-            "fingerprint": plan.fingerprint,
-            "scale": asdict(plan.spec.scale) if plan.spec.scale else None,
-        },
+        "source": _log_source(plan) if isinstance(plan, SeriesPlan) else _frames_source(plan),
         "counts": {
-            "frames": plan.frames,
-            "frames_confirmed": sum(receipt.frames for receipt in receipts),
+            unit: plan.frames,
+            f"{unit}_confirmed": sum(receipt.frames - len(receipt.lost_frames) for receipt in receipts),
+            f"{unit}_lost": sum(len(receipt.lost_frames) for receipt in receipts),
             "chunks": len(plan.chunks),
             "chunks_confirmed": len(receipts),
             "chunks_lost": len(losses),
             "bytes_in": plan.bytes_in,
             "bytes_out": sum(receipt.n_bytes for receipt in receipts),
         },
-        "timing": {
-            "start_unix_ms_utc": plan.start_unix_ms_utc,
-            "start_from": plan.start_from,
-            "fps": plan.settings.fps,
-            "fps_claimed": plan.fps_claimed,
-            "chunking": plan.chunking,
-            **{f"time_error_{name}": value for name, value in asdict(plan.time_error).items()},
-        },
-        "chunks": [_frames_chunk(receipt) for receipt in receipts],
+        "timing": {"start_unix_ms_utc": plan.start_unix_ms_utc, "start_from": plan.start_from, **_rates(plan)},
+        "chunks": [_points_chunk(receipt) if is_series else _frames_chunk(receipt) for receipt in receipts],
         "losses": _losses(losses),
         "findings": [asdict(finding) for finding in plan.findings],
     }
     return _with_digest(content)
+
+
+def _frames_source(plan: RunPlan) -> dict[str, Any]:
+    spec = plan.spec
+    return {
+        "paths": list(spec.paths),
+        "dataset": spec.dataset,
+        "layout": plan.format,
+        "fingerprint": plan.fingerprint,
+        "scale": asdict(spec.scale) if spec.scale else None,
+        "view": asdict(spec.view) if spec.view else None,
+        "reader": dict(spec.options),
+    }
+
+
+def _log_source(plan: SeriesPlan) -> dict[str, Any]:
+    return {
+        "paths": list(plan.spec.paths),
+        "dataset": plan.spec.dataset,
+        "layout": plan.format,
+        "fingerprint": plan.fingerprint,
+        "elapsed_zero_unix_ns": plan.spec.zero_ns or None,
+        "channels": [asdict(channel) for channel in plan.channels],
+    }
+
+
+def _rates(plan: ArchivePlan) -> dict[str, Any]:
+    if isinstance(plan, SeriesPlan):
+        return {}
+    return {
+        "fps": plan.settings.fps,
+        "fps_claimed": plan.fps_claimed,
+        "chunking": plan.chunking,
+        **{f"time_error_{name}": value for name, value in asdict(plan.time_error).items()},
+    }
 
 
 def live_manifest(
@@ -133,6 +159,7 @@ def live_manifest(
 
 
 def _frames_chunk(receipt: Receipt) -> dict[str, Any]:
+    lost = {"lost_frames": list(receipt.lost_frames)} if receipt.lost_frames else {}
     return {
         "index": receipt.index,
         "frames": receipt.frames,
@@ -141,6 +168,7 @@ def _frames_chunk(receipt: Receipt) -> dict[str, Any]:
         "crc32c": f"{receipt.crc32c:08x}",
         "frames_xxh3_128": receipt.frames_digest,
         "etag": receipt.etag,
+        **lost,
     }
 
 

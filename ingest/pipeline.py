@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -137,9 +136,7 @@ def orders_of(key: str, data_id: str, plan: ArchivePlan, indices: Sequence[int])
     orders: list[Order] = []
     for index in indices:
         task = plan.chunks[index]
-        table = plan.spec.tables[task.table]
-        spec = replace(plan.spec, paths=(table.path,), tables=(table,))
-        orders.append(PointsOrder(key, data_id, spec, replace(task, table=0)))
+        orders.append(PointsOrder(key, data_id, plan.spec.part(task.table), replace(task, table=0)))
     return orders
 
 
@@ -167,7 +164,7 @@ def refuses_the_chunk(error: IngestError) -> bool:
 
 
 class Pipeline:
-    """Delivers chunks, reading and packing in `threads` threads while earlier ones are on the wire.
+    """Delivers chunks: while one is packed the next is read, and earlier ones are on the wire.
 
     Parameters
     ----------
@@ -178,7 +175,7 @@ class Pipeline:
     level : int, default 1
         zstd level.
     threads : int, default 1
-        Chunks that are read and packed at once.
+        Chunks that are read at once, and that are packed at once.
     node : str
         Written into receipts.
     telemetry : Telemetry
@@ -188,8 +185,8 @@ class Pipeline:
 
     Notes
     -----
-    Holds, for each order at work, its frames while it is packed and its shard until it is delivered; so the caller's
-    number of orders at once bounds memory: ``threads * chunk + orders * shard``. Not for pickling.
+    Holds, for each order at work, its frames until it is packed and its shard until it is delivered:
+    ``2 * threads * chunk + orders * shard``, where the caller decides how many orders are at work. Not for pickling.
     """
 
     def __init__(
@@ -209,8 +206,11 @@ class Pipeline:
         self._node = node
         self._telemetry = telemetry or Telemetry()
         self._clock = clock
-        self._local = threading.local()
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="pack")
+        # One thread reads, in the order of the orders, so that a movie is decoded on from where it was.
+        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="read")
+        self._packers = ThreadPoolExecutor(threads, thread_name_prefix="pack")
+        self._places = asyncio.Semaphore(2 * threads)
+        self._memory: list[NDArray[np.uint8]] = []
 
     async def run(self, order: Order) -> Outcome:
         """Deliver one chunk; what goes wrong is an outcome, never an exception. Safe to repeat."""
@@ -224,8 +224,16 @@ class Pipeline:
         return Delivered(receipt)
 
     async def _frames(self, order: ChunkOrder) -> Receipt:
-        shard, digest, lost = await self._in_thread(self._read_and_pack, order)
-        delivery = await self._destination.deliver(order.data_id, order.task.index, order.meta, shard)
+        async with self._places:
+            memory = self._memory.pop() if self._memory else np.empty(0, np.uint8)
+            if len(memory) < order.n_bytes:
+                memory = np.empty(order.n_bytes, np.uint8)
+            frames, lost = await _in(self._readers, self._read, order, memory)
+            shard, digest = await _in(self._packers, self._pack, order, frames, lost)
+            # Not after a failure: if this was cancelled, a thread may still write there.
+            self._memory.append(memory)
+        meta = replace(order.meta, lost_frames=lost)
+        delivery = await self._destination.deliver(order.data_id, order.task.index, meta, shard)
         self._telemetry.emit("chunk_put", order.key, order.task.index)
         return Receipt(
             index=order.task.index,
@@ -245,7 +253,7 @@ class Pipeline:
     async def _rows(self, order: PointsOrder) -> Receipt:
         if self._points is None:
             raise SettingsError("this pipeline delivers frames only, no readings")
-        chunk = await self._in_thread(self._read_and_encode, order)
+        chunk = await _in(self._readers, self._read_and_encode, order)
         delivery = await self._points.deliver(chunk)
         self._telemetry.emit("chunk_put", order.key, order.task.index)
         return chunk.receipt(delivery, self._node, self._now_ms())
@@ -256,26 +264,22 @@ class Pipeline:
     async def digest(self, order: Order) -> str | IngestError:
         """Return the digest of a chunk's frames, or of a request, without delivering it, or why it cannot be read."""
         try:
-            return await self._in_thread(self._read_digest, order)
+            return await _in(self._readers, self._read_digest, order)
         except IngestError as exc:
             return exc
 
     async def aclose(self) -> None:
         """Let go of threads and connections; safe to repeat."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._readers, self._packers):
+            executor.shutdown(wait=False, cancel_futures=True)
         await self._destination.aclose()
         if self._points is not None:
             await self._points.aclose()
 
-    async def _in_thread(self, function: Callable[[OrderT], T], order: OrderT) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function, order)
-
-    def _read_and_pack(self, order: ChunkOrder) -> tuple[Shard, str, tuple[int, ...]]:
-        frames, lost = self._read(order)
-        self._telemetry.emit("chunk_read", order.key, order.task.index)
-        shard, digest = pack(frames, level=self._level, lost=lost), frames_digest(frames)
+    def _pack(self, order: ChunkOrder, frames: NDArray[np.uint8], lost: tuple[int, ...]) -> tuple[Shard, str]:
+        packed = pack(frames, level=self._level, lost=lost), frames_digest(frames)
         self._telemetry.emit("chunk_packed", order.key, order.task.index)
-        return shard, digest, lost
+        return packed
 
     def _read_and_encode(self, order: PointsOrder) -> EncodedChunk:
         reader = open_series(order.spec)
@@ -289,12 +293,15 @@ class Pipeline:
     def _read_digest(self, order: Order) -> str:
         if isinstance(order, PointsOrder):
             return self._read_and_encode(order).label.digest
-        return frames_digest(self._read(order)[0])
+        return frames_digest(self._read(order, np.empty(order.n_bytes, np.uint8))[0])
 
-    def _read(self, order: ChunkOrder) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
-        """Return the chunk's frames in memory that this thread uses again for its next chunk, and which are lost."""
-        memory = getattr(self._local, "memory", None)
-        if memory is None or len(memory) < order.n_bytes:
-            memory = self._local.memory = np.empty(order.n_bytes, np.uint8)
+    def _read(self, order: ChunkOrder, memory: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
+        """Return the chunk's frames, in `memory`, and which of them are lost."""
         with open_source(order.spec) as source:  # files stay open behind it, one handle a process
-            return read_what_is_there(source, order.task.start, order.task.stop, memory)
+            frames, lost = read_what_is_there(source, order.task.start, order.task.stop, memory)
+        self._telemetry.emit("chunk_read", order.key, order.task.index)
+        return frames, lost
+
+
+async def _in(executor: Executor, function: Callable[..., T], *arguments: object) -> T:
+    return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)

@@ -16,9 +16,9 @@ NS = 1_000_000_000
 
 
 def unix_seconds(timestamps_ns: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return Unix ns as the nearest float seconds; a detour over float nanoseconds would be off by up to 256 ns."""
-    whole, rest = np.divmod(timestamps_ns, NS)
-    return np.asarray(whole + rest / NS, np.float64)
+    """Return Unix ns as the nearest float seconds, so that milliseconds come out as they went in."""
+    # Python divides integers exactly; NumPy would round them to floats first, off by up to 256 ns.
+    return np.array([ns / NS for ns in timestamps_ns.tolist()], np.float64)
 
 
 def encode_rows(

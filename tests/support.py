@@ -41,7 +41,8 @@ def make_run(path: Path, *, frames: int = 200, seed: int = 0, gap: int | None = 
 
 
 def plan_of(path: Path, **settings) -> tuple[str, RunPlan]:
-    """Return a run's canonical name and its plan."""
+    """Return a run's canonical name and its plan; stationary unless said otherwise."""
+    settings = {"rotations_per_min": 0.0, **settings}
     [candidate] = find_candidates([str(path)], BackfillSettings(**settings), planning=True)
     assert candidate.plan is not None, candidate.error
     return candidate.path, candidate.plan

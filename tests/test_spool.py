@@ -39,6 +39,7 @@ KEY, OTHER_KEY = "0123456789abcdef" * 2, "f" * 32
 DESTINATION = "https://platform.example"
 BLOCK = 4096
 FRAMES_META = ChunkMetadata(3, 4, 5, 10, 20.0, True, 1_700_000_000_000, -12, 3.5)
+LOSSY_META = ChunkMetadata(3, 4, 5, 10, 20.0, True, 1_700_000_000_000, lost_frames=(0, 2))
 SERIES_META = TimeseriesMeta(7, ("T", "p / mbar"), 20, 1, 2, True)
 
 
@@ -86,7 +87,7 @@ def test_making_one_and_asking_it_does_nothing_to_the_disk(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("meta", [FRAMES_META, SERIES_META], ids=["frames", "series"])
+@pytest.mark.parametrize("meta", [FRAMES_META, LOSSY_META, SERIES_META], ids=["frames", "lossy", "series"])
 def test_gives_back_what_it_was_given(tmp_path, meta):
     spool, chunk = make_spool(tmp_path), make_chunk(5, 3, meta=meta, parts=(b"a" * 3_000_000, b"\n", b"b" * 10))
     spooled = spool.put(chunk)
@@ -112,6 +113,17 @@ def test_a_file_says_by_itself_what_it_is(tmp_path):
     assert header["crc32c"] == google_crc32c.value(body)
 
 
+def test_a_chunk_spooled_before_lost_frames_were_named_has_none(tmp_path):
+    spool, chunk = make_spool(tmp_path), make_chunk()
+    spooled = spool.put(chunk)
+    line, body = spooled.path.read_bytes().split(b"\n", 1)
+    header = json.loads(line[9:])
+    assert header["meta"].pop("lost_frames") == []
+    raw = json.dumps(header).encode()
+    spooled.path.write_bytes(b"%08x %s\n" % (google_crc32c.value(raw), raw) + body)
+    assert spool.load(spooled).label == chunk.label
+
+
 counts = st.integers(0, 2**62)
 rates = st.floats(allow_nan=False, min_value=1e-3, max_value=1e9)
 frames_metas = st.builds(
@@ -122,6 +134,7 @@ frames_metas = st.builds(
     st.integers(-(2**62), 2**62),
     st.none() | st.integers(-(2**62), 2**62),
     st.none() | st.floats(allow_nan=False),
+    st.lists(counts, max_size=4).map(tuple),
 )
 texts = st.text(st.characters(codec="utf-16"))
 series_metas = st.builds(

@@ -61,28 +61,36 @@ def backfill(sources: Sequence[str], api_key_file: Path | None, dry_run: bool, a
 
 
 def _dry_run(settings: BackfillSettings, destination: str, key: Secret | None, *, as_json: bool) -> int:
+    from ingest.cli.plan_report import growth_document, plan_document, plan_lines
     from ingest.cli.planning import find_candidates
-    from ingest.cli.report import plan_document, plan_lines
+    from ingest.series_plan import SeriesPlan
 
     candidates = find_candidates(settings.sources, settings, planning=True)
-    sample_is_new, new_tags = asyncio.run(_missing_names(settings, destination, key))
     plans = [candidate.plan for candidate in candidates if candidate.plan is not None]
+    samples, tags = asyncio.run(_missing_names(plans, settings.retry_for, destination, key))
     totals = {
         "runs": len(plans),
-        "frames": sum(plan.frames for plan in plans),
+        "frames": sum(plan.frames for plan in plans if not isinstance(plan, SeriesPlan)),
+        "points": sum(plan.frames for plan in plans if isinstance(plan, SeriesPlan)),
         "chunks": sum(len(plan.chunks) for plan in plans),
         "bytes_in": sum(plan.bytes_in for plan in plans),
     }
-    created = {"sample": settings.sample if sample_is_new else None, "tags": list(new_tags)}
+    created = {"samples": samples, "tags": tags}
     if as_json:
-        document = {"plan": plan_document(candidates), "totals": totals, "would_create": created}
+        document = {
+            "plan": plan_document(candidates),
+            "growths": growth_document(candidates),
+            "totals": totals,
+            "would_create": created,
+        }
         click.echo(json.dumps(document, indent=2))
     else:
         click.echo("\n".join(plan_lines(candidates)))
-        names = [f"sample {settings.sample!r}"] * sample_is_new + [f"tag {tag!r}" for tag in new_tags]
+        names = [f"sample {sample!r}" for sample in samples] + [f"tag {tag!r}" for tag in tags]
         click.echo(f"would create: {', '.join(names) or 'no samples, no tags'}")
+        points = f", {totals['points']} points" if totals["points"] else ""
         click.echo(
-            f"would send: {totals['runs']} runs, {totals['frames']} frames, {totals['chunks']} chunks, "
+            f"would send: {totals['runs']} runs, {totals['frames']} frames{points}, {totals['chunks']} chunks, "
             f"{totals['bytes_in'] / 1e6:.1f} MB before compression, to {destination}"
         )
     bad = sum(candidate.error is not None for candidate in candidates)
@@ -90,21 +98,31 @@ def _dry_run(settings: BackfillSettings, destination: str, key: Secret | None, *
 
 
 async def _missing_names(
-    settings: BackfillSettings, destination: str, key: Secret | None
-) -> tuple[bool, Sequence[str]]:
+    plans: Sequence[Any], retry_for_s: float, destination: str, key: Secret | None
+) -> tuple[list[str], list[str]]:
+    """Return the samples and tags of all runs that are not at the destination yet, as they are spelled."""
     from ingest.destinations import open_destination
     from ingest.plan import StreamSettings
     from ingest.retry import RetryPolicy
 
-    if settings.sample is None and not settings.tag:
-        return False, ()
-    to = open_destination(destination, key, retry=RetryPolicy(retry_for_s=min(settings.retry_for, 30.0)))
+    # A name is matched trimmed and without regard to case, so that one of two spellings is asked for.
+    wanted = {plan.settings.physical_sample for plan in plans} - {None}
+    samples = {sample.strip().casefold(): sample for sample in sorted(wanted)}
+    tags = tuple(dict.fromkeys(tag for plan in plans for tag in plan.settings.tags))
+    if not samples and not tags:
+        return [], []
+    to = open_destination(destination, key, retry=RetryPolicy(retry_for_s=min(retry_for_s, 30.0)))
+    new_samples: list[str] = []
+    new_tags: tuple[str, ...] = ()
     try:
-        stream = StreamSettings("dry run", 1.0, 0.0, 2, physical_sample=settings.sample, tags=settings.tag)
-        missing = await to.missing_names(stream)
+        for sample in list(samples.values()) or [None]:
+            missing = await to.missing_names(StreamSettings("dry run", 1.0, 0.0, 2, physical_sample=sample, tags=tags))
+            new_tags = missing.tags
+            if missing.physical_sample and sample is not None:
+                new_samples.append(sample)
     finally:
         await to.aclose()
-    return missing.physical_sample, missing.tags
+    return new_samples, list(new_tags)
 
 
 def _send(settings: BackfillSettings, destination: str, key: Secret | None, *, as_json: bool) -> int:
@@ -113,6 +131,9 @@ def _send(settings: BackfillSettings, destination: str, key: Secret | None, *, a
     from ingest.destinations import open_destination
 
     open_destination(destination, key)  # refuses what cannot be, before anything is read
+    if settings.follow is not None and not _wait_for_writers(settings.sources, settings.follow):
+        click.echo("interrupted; nothing was sent", err=True)
+        return INTERRUPTED
     began_s = time.monotonic()
     candidates = find_candidates(settings.sources, settings, planning=True)
     planned = [candidate for candidate in candidates if candidate.plan is not None]
@@ -139,6 +160,20 @@ def _send(settings: BackfillSettings, destination: str, key: Secret | None, *, a
             return INTERRUPTED
         _deliver_spool(settings, destination, key, stop)
     return exit_code(reports)
+
+
+def _wait_for_writers(sources: Sequence[str], quiet_s: float) -> bool:
+    """Wait until nothing that was named has grown for a while; False: a signal came first."""
+    from ingest.sources.discovery import named_paths
+    from ingest.sources.follow import wait_until_quiet
+
+    with stop_on_signals("no longer waiting") as stop:
+        click.echo(f"waiting until {', '.join(sources)} has been quiet for {quiet_s:g} s", err=True)
+
+        def sleep(seconds: float) -> None:
+            stop.wait(seconds)
+
+        return wait_until_quiet(named_paths(sources), quiet_s, sleep=sleep, stop=stop.is_set)
 
 
 def _deliver_spool(settings: BackfillSettings, destination: str, key: Secret | None, stop: threading.Event) -> None:

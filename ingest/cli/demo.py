@@ -72,13 +72,16 @@ def _send(folder: Path, server: ServerProcess, run: GrowthRun, plan: RunPlan) ->
 
 
 def _plan(path: Path) -> RunPlan:
+    from ingest.cli.plan_report import plan_lines
     from ingest.cli.planning import find_candidates
-    from ingest.cli.report import plan_lines
     from ingest.config import BackfillSettings
+    from ingest.plan import RunPlan as FramesPlan
 
-    [candidate] = find_candidates([str(path)], BackfillSettings(sample="STO demo", tag=("demo",)), planning=True)
+    [candidate] = find_candidates(
+        [str(path)], BackfillSettings(sample="STO demo", tag=("demo",), rotations_per_min=0.0), planning=True
+    )
     click.echo("\n".join(f"   {line}" for line in plan_lines([candidate])[1:]))
-    if candidate.plan is None:
+    if not isinstance(candidate.plan, FramesPlan):
         raise candidate.error or RuntimeError("no plan")
     return candidate.plan
 

@@ -25,13 +25,14 @@ def inspect(sources: Sequence[str], as_json: bool, **given: Any) -> int:
     Example:
       rheed-ingest inspect runs/2023-10-18/*.h5
     """  # noqa: D301 - \b is click's
+    from ingest.cli.plan_report import growth_document, plan_document, plan_lines
     from ingest.cli.planning import find_candidates
-    from ingest.cli.report import plan_document, plan_lines
 
     settings = merged_settings(sources, given)
     candidates = find_candidates(settings.sources, settings, planning=False)
     if as_json:
-        click.echo(json.dumps({"runs": plan_document(candidates)}, indent=2))
+        document = {"runs": plan_document(candidates), "growths": growth_document(candidates)}
+        click.echo(json.dumps(document, indent=2))
     else:
         click.echo("\n".join(plan_lines(candidates)))
     bad = sum(candidate.info is None for candidate in candidates)

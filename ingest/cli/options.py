@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 import click
 
-from ingest.config import BackfillSettings, load_job_file, settings_from
+from ingest.config import BackfillSettings, load_job_file
 from ingest.errors import SettingsError
+from ingest.rules import SIDECAR_NAMES
+from ingest.settings import given_fields, settings_from
+from ingest.sources.base import Orientation
 from ingest.telemetry import Secret
 
 __all__ = ["api_key", "canonical_destination", "merged_settings", "source_options", "state_dir", "stream_options"]
@@ -28,6 +31,32 @@ _SOURCE = [
     click.option("--dataset", metavar="PATH", help="Where the frames are inside the HDF5 file."),
     click.option("--timestamps", metavar="PATH", help="Where the stamps are inside the HDF5 file."),
     click.option("--full-scale", type=float, help="The pixel value that becomes 255, for frames wider than 8 bit."),
+    click.option("--log-start", metavar="TIME", help="When elapsed time in logs was 0, ISO 8601; default: the start."),
+    click.option("--from", metavar="TIME", help="Leave out frames before: seconds from the first (12.5, 2m), or ISO."),
+    click.option("--until", metavar="TIME", help="Leave out frames from there on; as --from."),
+    click.option("--every", type=int, metavar="N", help="Take each N-th frame."),
+    click.option("--roi", metavar="LEFT,TOP,WIDTH,HEIGHT", help="Region to take, in px of the recorded frame."),
+    click.option(
+        "--orientation",
+        type=click.Choice(get_args(Orientation)),
+        help="Turn frames: rot90 is counter-clockwise, flip-lr swaps left and right. Default none.",
+    ),
+    click.option(
+        "--colour",
+        "--color",
+        "colour",
+        type=click.Choice(["luma", "mean", "red", "green", "blue"]),
+        help="What to take of colour frames; default: luma of video, an error for pictures.",
+    ),
+    click.option(
+        "--expand-range/--no-expand-range", default=None, help="Bring a video's limited range (16 to 235) to 0 to 255."
+    ),
+    click.option(
+        "--apply-rotation/--no-apply-rotation", default=None, help="Turn video frames as their display matrix says."
+    ),
+    click.option("--raw-shape", metavar="HEIGHTxWIDTH", help="Frame shape of headerless files."),
+    click.option("--raw-dtype", metavar="TYPE", help="Pixel type of headerless files, with byte order: <u2, >u2, u1."),
+    click.option("--raw-header-bytes", type=int, metavar="BYTES", help="To skip at the beginning of headerless files."),
 ]
 _STREAM = [
     click.option("--name", help="Name of the stream; default: the file's."),
@@ -35,12 +64,27 @@ _STREAM = [
     click.option("--project", metavar="UUID", help="Project that tracks the sample."),
     click.option("--tag", multiple=True, metavar="NAME|UUID", help="Tag; repeat for several. New names are created."),
     click.option("--azimuth", help="Azimuth of a stationary stream."),
-    click.option("--rotations-per-min", type=float, help="Rotation of the sample; 0 (default): stationary."),
+    click.option("--rotations-per-min", type=float, help="Rotation of the sample; 0: stationary. Must be said."),
     click.option("--chunk-size", type=int, metavar="FRAMES", help="Frames per chunk; default 2 s of frames."),
     click.option(
         "--chunking", type=click.Choice(["gap-aware", "regular"]), help="Whether chunks end at gaps (default)."
     ),
+    click.option("--points-per-chunk", type=int, metavar="POINTS", help="Points per request of a log; default 100."),
+    click.option("--instrument", type=int, metavar="ID", help="Growth instrument that the logs are of."),
+    click.option(
+        "--follow",
+        is_flag=False,
+        flag_value="30s",
+        metavar="[TIME]",
+        help="Go on reading files that still grow, until quiet for TIME (30s). Write --follow=TIME, or --follow last.",
+    ),
+    click.option(
+        "--group",
+        metavar="folder|none|NAME",
+        help="What is one growth: the files of a folder (default), each file alone, or all.",
+    ),
 ]
+_SWITCHES = ("expand_range", "apply_rotation")
 
 
 def _with(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
@@ -65,19 +109,45 @@ def stream_options(function: F) -> F:
 def merged_settings(sources: Sequence[str], given: dict[str, Any]) -> BackfillSettings:
     """Return a job's settings: those of job files among `sources`, overridden by what was given on the command line.
 
+    A growth.yaml, as ``*`` of a shell brings along, is no job file: it says what the files beside and below it are.
+
+    Returns
+    -------
+    BackfillSettings
+        Its `commanded` names what the command line gave, which also wins over rules and sidecars.
+
     Raises
     ------
     SettingsError
-        Two job files, or a setting that cannot be.
+        Two job files, a growth.yaml and nothing beside, or a setting that cannot be.
     """
-    job_files = [source for source in sources if source.lower().endswith((".yaml", ".yml"))]
+    yaml_files = [source for source in sources if source.lower().endswith((".yaml", ".yml"))]
+    sidecars = [source for source in yaml_files if Path(source).name in SIDECAR_NAMES]
+    job_files = [source for source in yaml_files if source not in sidecars]
+    if sidecars and len(sidecars) == len(sources):
+        raise SettingsError(
+            f"{sidecars[0]} is no job file: it says what the files beside and below it are",
+            hint="name its folder instead",
+        )
     if len(job_files) > 1:
         raise SettingsError(f"one job file at a time; got {', '.join(job_files)}")
+    for sidecar in sidecars:
+        click.echo(f"{sidecar} is of the files beside and below it; it is no job file", err=True)
     base = load_job_file(Path(job_files[0])) if job_files else BackfillSettings()
-    values = {name: value for name, value in given.items() if value is not None and value != () and value is not False}
-    named = tuple(source for source in sources if source not in job_files)
-    return settings_from(
-        {**base.model_dump(exclude_unset=True), **values, "sources": base.sources + named}, "the command"
+    values = {
+        name: value
+        for name, value in given.items()
+        if value is not None and value != () and (value is not False or name in _SWITCHES)
+    }
+    commanded = given_fields(settings_from(values, "the command"))
+    named = tuple(source for source in sources if source not in yaml_files)
+    return base.model_copy(
+        update={
+            **commanded,
+            "sources": base.sources + named,
+            "commanded": frozenset(commanded),
+            "named_sidecars": tuple(sidecars),
+        }
     )
 
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ingest.config import BackfillSettings
+from ingest.config import BackfillSettings, run_settings
 from ingest.errors import IngestError, SettingsError, SourceReadError
-from ingest.plan import RunPlan, plan_run
-from ingest.sources import SourceInfo, discover, inspect
-from ingest.sources.base import SourceSpec
+from ingest.plan import plan_run
+from ingest.series_plan import ArchivePlan, SeriesPlan, plan_series
+from ingest.sources import (
+    SeriesInfo,
+    SeriesSpec,
+    SourceInfo,
+    SourceOptions,
+    SourceSpec,
+    discover,
+    inspect,
+    inspect_series,
+)
 
 __all__ = ["Candidate", "find_candidates"]
 
@@ -22,18 +32,24 @@ class Candidate:
     ----------
     path : str
         Its canonical name.
-    info : SourceInfo or None
-        What it is.
-    plan : RunPlan or None
+    info : SourceInfo, SeriesInfo or None
+        What it is; without the stamps.
+    plan : RunPlan, SeriesPlan or None
         What would be sent.
     error : IngestError or None
         Why there is no plan.
+    growth : str or None
+        The growth that it belongs to: its folder, or what a rule calls it.
+    is_measured : bool
+        Whether stamps said its rate.
     """
 
     path: str
-    info: SourceInfo | None = None
-    plan: RunPlan | None = None
+    info: SourceInfo | SeriesInfo | None = None
+    plan: ArchivePlan | None = None
     error: IngestError | None = None
+    growth: str | None = None
+    is_measured: bool = False
 
 
 def find_candidates(
@@ -43,20 +59,26 @@ def find_candidates(
     planning: bool,
     seen: Callable[[Candidate], None] | None = None,
 ) -> list[Candidate]:
-    """Find, inspect and plan the runs in `sources`; unless `planning`, one whose start is not known is planned, too.
+    """Find, inspect and plan the runs in `sources`; unless `planning`, what is not known of one is made up for a look.
 
     Raises
     ------
     SettingsError
         A setting that no run could have.
     """
-    options = settings.source_options()
     found: dict[str, Candidate] = {}
-    for entry in discover(sources, options):
-        if not isinstance(entry.spec, SourceSpec):
+    # Only what finding needs: times may be complete only with what rules and sidecars say of single runs.
+    finding = SourceOptions(
+        dataset=settings.dataset,
+        raw_shape=settings.raw_shape,
+        raw_dtype=settings.raw_dtype,
+        raw_header_bytes=settings.raw_header_bytes,
+    )
+    for entry in discover(sources, finding):
+        if entry.spec is None:
             candidate = Candidate(entry.path, error=entry.error)
         else:
-            candidate = _candidate(entry.spec, settings, planning=planning)
+            candidate = _candidate(entry.spec, settings, sources, planning=planning)
         found.setdefault(candidate.path, candidate)
         if seen is not None:
             seen(candidate)
@@ -69,26 +91,59 @@ def find_candidates(
     return candidates if name is None or len(candidates) == 1 else [_renamed(c, name) for c in candidates]
 
 
-def _candidate(spec: SourceSpec, settings: BackfillSettings, *, planning: bool) -> Candidate:
-    info = None
+def _candidate(
+    spec: SourceSpec | SeriesSpec, settings: BackfillSettings, sources: Sequence[str], *, planning: bool
+) -> Candidate:
     path = spec.canonical_path
+    known = Candidate(path)
     try:
-        info = inspect(spec, settings.source_options())
-        path = info.spec.canonical_path
-        # Rates and gaps do not depend on the start, so that a look at the run needs none.
-        known = info if info.start_ns is not None or planning else replace(info, start_ns=0, start_from="user")
-        plan = plan_run(known, settings.plan_options())
+        inside = "" if spec.dataset is None else f"::{spec.dataset}"
+        own = run_settings(settings, spec.paths[0] + inside, sources)
+        known = replace(known, growth=_growth(own, spec.paths[0]))
+        if isinstance(spec, SeriesSpec):
+            return _log(known, spec, own, planning=planning)
+        info = inspect(spec, own.source_options())
         # Eight bytes a frame, for all runs of a job, that nobody asks for any more.
-        return Candidate(path, replace(info, timestamps_ns=None, frame_numbers=None), plan)
+        known = replace(
+            known,
+            path=info.spec.canonical_path,
+            info=replace(info, timestamps_ns=None, frame_numbers=None),
+            is_measured=info.timestamps_ns is not None,
+        )
+        # Rates and gaps do not depend on the start, so that a look at the run needs none.
+        dated = info if info.start_ns is not None or planning else replace(info, start_ns=0, start_from="user")
+        options = own.plan_options(require_rotation=planning and info.rotations_per_min is None)
+        if own.rotations_per_min is None and info.rotations_per_min is not None:
+            options = replace(options, rotations_per_min=info.rotations_per_min)
+        return replace(known, plan=plan_run(dated, options))
     except IngestError as exc:
-        return Candidate(path, info, error=exc)
+        return replace(known, error=exc)
     except OSError as exc:
-        return Candidate(path, info, error=SourceReadError(f"{path}: {exc}"))
+        return replace(known, error=SourceReadError(f"{path}: {exc}"))
+
+
+def _log(known: Candidate, spec: SeriesSpec, own: BackfillSettings, *, planning: bool) -> Candidate:
+    info = inspect_series(spec, own.source_options())
+    known = replace(known, path=info.spec.canonical_path, info=info)
+    dated = info if info.start_ns is not None or planning else replace(info, start_ns=0, start_from="user")
+    try:
+        return replace(known, plan=plan_series(dated, own.series_options()))
+    except IngestError as exc:
+        return replace(known, error=exc)
+
+
+def _growth(settings: BackfillSettings, path: str) -> str | None:
+    if settings.group == "none":
+        return None
+    return os.path.dirname(path) if settings.group == "folder" else settings.group
 
 
 def _renamed(candidate: Candidate, name: str) -> Candidate:
-    """Give each of several runs the user's name and its own."""
-    if candidate.plan is None or candidate.info is None:
+    """Give each of several runs the user's name and its own, unless rule or sidecar gave it one of its own."""
+    plan, info = candidate.plan, candidate.info
+    if plan is None or info is None or plan.name != name:
         return candidate
-    settings = replace(candidate.plan.settings, name=f"{name} {candidate.info.name}")
-    return replace(candidate, plan=replace(candidate.plan, settings=settings))
+    full = f"{name} {info.name}"
+    if isinstance(plan, SeriesPlan):
+        return replace(candidate, plan=replace(plan, settings=replace(plan.settings, name=full)))
+    return replace(candidate, plan=replace(plan, settings=replace(plan.settings, name=full)))

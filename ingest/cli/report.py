@@ -10,9 +10,11 @@ from typing import Any
 from ingest.cli.exits import FAILED, OK, PARTIAL
 from ingest.cli.planning import Candidate
 from ingest.journal import StreamRow
+from ingest.plan import RunPlan
+from ingest.series_plan import SeriesPlan
 from ingest.timing import Finding
 
-__all__ = ["RunReport", "document", "exit_code", "finding_lines", "lines", "plan_document", "plan_lines", "utc"]
+__all__ = ["RunReport", "document", "exit_code", "finding_lines", "lines", "utc"]
 
 FINDINGS_SHOWN = 5
 
@@ -79,15 +81,18 @@ def _run(report: RunReport) -> dict[str, Any]:
         findings.append(row.note)
     if row and row.replaces:
         findings.append(f"replaces {row.replaces}")
+    counted = {"frames": plan.frames if isinstance(plan, RunPlan) else 0}
+    if isinstance(plan, SeriesPlan):
+        counted["points"] = plan.frames
     return {
         "source": report.candidate.path,
         "data_id": row.data_id if row else None,
         "status": report.status,
-        "frames": plan.frames if plan else 0,
-        "fps": plan.settings.fps if plan else 0.0,
+        **counted,
+        "fps": plan.settings.fps if isinstance(plan, RunPlan) else 0.0,
         "start_unix_ms_utc": plan.start_unix_ms_utc if plan else 0,
         "start_from": plan.start_from if plan else None,
-        "max_time_error_ms": round(plan.time_error.worst_ms, 3) if plan else 0.0,
+        "max_time_error_ms": round(plan.time_error.worst_ms, 3) if isinstance(plan, RunPlan) else 0.0,
         "chunks": {
             "total": row.chunks if row else (len(plan.chunks) if plan else 0),
             "confirmed": confirmed,
@@ -95,6 +100,7 @@ def _run(report: RunReport) -> dict[str, Any]:
             "resumed": resumed,
             "lost": row.lost if row else 0,
         },
+        "frames_lost": row.frames_lost if row else 0,
         "bytes_in": plan.bytes_in if plan else 0,
         "bytes_out": row.bytes_out if row else 0,
         "seconds": round(report.seconds, 3),
@@ -112,6 +118,7 @@ def document(reports: Sequence[RunReport], seconds: float) -> dict[str, Any]:
             "runs": len(runs),
             "complete": sum(run["status"] in ("complete", "skipped") for run in runs),
             "frames": sum(run["frames"] for run in runs),
+            "points": sum(run.get("points", 0) for run in runs),
             "bytes_in": sum(run["bytes_in"] for run in runs),
             "bytes_out": sum(run["bytes_out"] for run in runs),
             "seconds": round(seconds, 3),
@@ -127,9 +134,12 @@ def lines(reports: Sequence[RunReport], seconds: float) -> list[str]:
         chunks = run["chunks"]
         out.append(f"{report.status:<9}{report.candidate.path}")
         if run["data_id"]:
+            since = f"from {utc(run['start_unix_ms_utc'])} ({run['start_from']})"
+            rate = f"at {run['fps']:.6g} fps, time error <= {run['max_time_error_ms']:.1f} ms"
+            is_log = "points" in run
             out.append(
-                f"         {run['data_id']}  {run['frames']} frames from {utc(run['start_unix_ms_utc'])} "
-                f"({run['start_from']}) at {run['fps']:.6g} fps, time error <= {run['max_time_error_ms']:.1f} ms"
+                f"         {run['data_id']}  "
+                + (f"{run['points']} points {since}" if is_log else f"{run['frames']} frames {since} {rate}")
             )
             out.append(
                 f"         {chunks['confirmed']} of {chunks['total']} chunks confirmed: {chunks['uploaded']} uploaded, "
@@ -146,7 +156,8 @@ def lines(reports: Sequence[RunReport], seconds: float) -> list[str]:
     done = " Nothing to do: everything was confirmed before." if skipped == len(reports) else ""
     out.append(
         f"{totals['complete']} of {totals['runs']} runs complete, {totals['frames']} frames, "
-        f"{totals['bytes_in'] / 1e6:.1f} MB in {totals['seconds']:.1f} s.{done}"
+        + (f"{totals['points']} points, " if totals["points"] else "")
+        + f"{totals['bytes_in'] / 1e6:.1f} MB in {totals['seconds']:.1f} s.{done}"
     )
     return out
 
@@ -157,78 +168,3 @@ def exit_code(reports: Sequence[RunReport]) -> int:
     if good == len(reports):
         return OK
     return FAILED if good == 0 and all(report.status == "failed" for report in reports) else PARTIAL
-
-
-def plan_document(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
-    """Return what was found of each run, and planned where it was, as JSON values."""
-    return [_candidate_document(candidate) for candidate in candidates]
-
-
-def _candidate_document(candidate: Candidate) -> dict[str, Any]:
-    info, plan, error = candidate.info, candidate.plan, candidate.error
-    out: dict[str, Any] = {"source": candidate.path, "error": str(error) if error else None}
-    if error is not None and error.hint:
-        out["hint"] = error.hint
-    if info is not None:
-        out |= {
-            "name": info.name,
-            "format": info.format,
-            "frames": info.frames,
-            "height_px": info.height_px,
-            "width_px": info.width_px,
-            "dtype": info.scale.dtype,
-            "full_scale": info.scale.full_scale,
-            "full_scale_from": info.scale.full_scale_from,
-            "fps_claimed": info.fps_claimed,
-            "start_unix_ms_utc": None if info.start_ns is None else round(info.start_ns / 1e6),
-            "start_from": info.start_from,
-            "fingerprint": info.fingerprint,
-            "bytes_in": info.bytes_in,
-            "findings": finding_lines(plan.findings if plan else info.findings),
-        }
-    if plan is not None:
-        out |= {
-            "stream": plan.settings.name,
-            "fps": plan.settings.fps,
-            "chunks": len(plan.chunks),
-            "ideal_chunks": plan.ideal_chunks,
-            "chunk_size": plan.settings.chunk_size,
-            "max_time_error_ms": round(plan.time_error.worst_ms, 3),
-            "p99_time_error_ms": round(plan.time_error.p99_ms, 3),
-            "frames_over_bound": plan.time_error.over_bound,
-        }
-    return out
-
-
-def plan_lines(candidates: Sequence[Candidate]) -> list[str]:
-    """Return the same for people."""
-    out = []
-    for candidate in candidates:
-        info, plan, error = candidate.info, candidate.plan, candidate.error
-        out.append(candidate.path)
-        if info is not None:
-            full_scale = info.scale.full_scale
-            scale = f"{full_scale:g} becomes 255 ({info.scale.full_scale_from})" if full_scale else "as it is"
-            claimed = "not claimed" if info.fps_claimed is None else f"claimed {info.fps_claimed:g}"
-            measured = f", measured {plan.settings.fps:.6g}" if plan else ""
-            start = f"{utc(round(info.start_ns / 1e6))} ({info.start_from})" if info.start_ns else "not known"
-            out += [
-                (
-                    f"  format   {info.format}; {info.frames} frames of {info.width_px} x {info.height_px} px, "
-                    f"{info.scale.dtype} {scale}; {info.bytes_in / 1e6:.1f} MB"
-                ),
-                f"  fps      {claimed}{measured}",
-                f"  start    {start}",
-            ]
-        if plan is not None:
-            out.append(
-                f"  chunks   {len(plan.chunks)} of at most {plan.settings.chunk_size} frames ({plan.ideal_chunks} "
-                f"without gaps); time error <= {plan.time_error.worst_ms:.2f} ms, p99 {plan.time_error.p99_ms:.2f} ms"
-            )
-        findings = plan.findings if plan else (info.findings if info else ())
-        out += [f"  - {line}" for line in finding_lines(findings)]
-        if error is not None:
-            out.append(f"  error: {error}")
-            if error.hint:
-                out.append(f"  hint: {error.hint}")
-    return out

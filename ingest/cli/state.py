@@ -53,11 +53,6 @@ class _Known:
     spooled: int
     spooled_bytes: int
 
-    @property
-    def unit(self) -> str:
-        """What its chunks are of."""
-        return "points" if self.row.kind == "timeseries" else "frames"
-
 
 def _known(journal: Journal, rows: Sequence[StreamRow], state: str | None) -> list[_Known]:
     from ingest.cli.spooled import waiting_chunks
@@ -71,13 +66,15 @@ def _known(journal: Journal, rows: Sequence[StreamRow], state: str | None) -> li
 
 
 def _document(known: _Known) -> dict[str, Any]:
-    kept = ("key", "data_id", "name", "kind", "state", "destination", "path", "frames", "chunks", "confirmed", "lost")
+    names = ("key", "data_id", "name", "kind", "state", "destination", "path", "frames", "chunks", "confirmed", "lost")
     values = asdict(known.row)
-    out = {name: values[name] for name in (*kept, "bytes_in", "bytes_out", "replaces")}
+    out = {known.row.unit if name == "frames" else name: values[name] for name in names}
+    out |= {name: values[name] for name in ("bytes_in", "bytes_out", "replaces")}
+    out["frames_lost"] = known.row.frames_lost
     out["lease_holder"] = known.row.lease_holder if known.row.lease_until_s > time.time() else None
     if known.live is None:
         return out
-    return {known.unit if name == "frames" else name: value for name, value in out.items()} | {
+    return out | {
         "sealed": known.live.is_sealed,
         "gone_reason": known.live.gone_reason,
         "spooled": known.spooled,
@@ -103,22 +100,23 @@ def _proof(journal: Journal, known: _Known) -> dict[str, Any]:
 def _line(known: _Known) -> str:
     row, live = known.row, known.live
     lost = f", {row.lost} lost" if row.lost else ""
+    frames_lost = f" ({row.frames_lost} not readable)" if row.frames_lost else ""
     start = f"{row.state:<9}{row.data_id or '-':<38}"
     if live is None:
         return (
-            f"{start}{row.confirmed:>6} of {row.chunks} chunks{lost}  {row.frames} frames  "
+            f"{start}{row.confirmed:>6} of {row.chunks} chunks{lost}  {row.frames} {row.unit}{frames_lost}  "
             f"{row.path} -> {row.destination}"
         )
     of = f" of {row.chunks} chunks" if live.is_sealed else " chunks, not sealed"
     spooled = f", {known.spooled} spooled" if known.spooled else ""
     return (
-        f"{start}{row.confirmed:>6}{of}{spooled}{lost}  {row.frames} {known.unit}  live {row.kind} {row.name} -> "
+        f"{start}{row.confirmed:>6}{of}{spooled}{lost}  {row.frames} {known.row.unit}  live {row.kind} {row.name} -> "
         f"{row.destination}"
     )
 
 
 def _proof_lines(known: _Known, detail: dict[str, Any]) -> Iterator[str]:
-    is_series = known.row.kind == "timeseries"
+    is_series = known.row.unit == "points"
     if known.live is not None and known.live.gone_reason:
         yield f"  the platform takes nothing more: {known.live.gone_reason}"
     if known.spooled:
@@ -129,10 +127,12 @@ def _proof_lines(known: _Known, detail: dict[str, Any]) -> Iterator[str]:
     digest = "body" if is_series else "frames"
     for receipt in detail["receipts"]:
         yield (
-            f"  {receipt['label'] or 'chunk ' + str(receipt['index'])}: {receipt['frames']} {known.unit}, "
+            f"  {receipt['label'] or 'chunk ' + str(receipt['index'])}: {receipt['frames']} {known.row.unit}, "
             f"{receipt['n_bytes']} bytes, crc32c {receipt['crc32c']:08x}, {digest} xxh3 {receipt['frames_digest']}, "
             f"{receipt['attempts']} attempt(s)"
         )
+        if receipt["lost_frames"]:
+            yield f"    frames not readable in the source: {', '.join(map(str, receipt['lost_frames']))}"
     yield f"  manifest {detail['manifest']['digest']}"
 
 

@@ -28,12 +28,15 @@ class StoredChunk:
         Unix ms UTC, as the wire implies them: ``start + i / fps``.
     puts : int
         How often it was stored.
+    lost_frames : tuple of int
+        Frames, counted from the chunk's first, that the source could not give; they are 0 all over in `frames`.
     """
 
     index: int
     frames: NDArray[np.uint8]
     timestamps_ms: NDArray[np.float64]
     puts: int
+    lost_frames: tuple[int, ...] = ()
 
 
 async def read_back(client: PlatformClient, data_id: str) -> AsyncIterator[StoredChunk]:
@@ -51,4 +54,5 @@ async def read_back(client: PlatformClient, data_id: str) -> AsyncIterator[Store
         n, height, width = (int(side) for side in chunk["dims"])
         shard = await client.get_chunk(data_id, int(chunk["index"]))
         times = float(chunk["start_unix_ms_utc"]) + np.arange(n, dtype=np.float64) * (1000 / float(chunk["fps"]))
-        yield StoredChunk(int(chunk["index"]), unpack(shard, (n, height, width)), times, int(chunk["puts"]))
+        frames = unpack(shard, (n, height, width))
+        yield StoredChunk(int(chunk["index"]), frames, times, int(chunk["puts"]), tuple(chunk.get("lost_frames", ())))

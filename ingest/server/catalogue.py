@@ -20,6 +20,7 @@ SELECT s.data_id, s.name, s.fps, s.rotations_per_min, s.rotational_period, s.pro
     s.links_version, s.sealed_version, s.chunk_size,
     s.sample_id, samples.name AS sample_name,
     (SELECT coalesce(sum(frames), 0) FROM chunks WHERE data_id = s.data_id) AS frames,
+    (SELECT coalesce(sum(frames_lost), 0) FROM chunks WHERE data_id = s.data_id) AS frames_lost,
     (SELECT count(*) FROM chunks WHERE data_id = s.data_id AND stored IS NOT NULL) AS chunks
 FROM streams s LEFT JOIN samples ON samples.id = s.sample_id
 WHERE s.kind = 'rheed'
@@ -102,11 +103,11 @@ class Catalogue(Streams[StreamRow]):
             self._open_stream(db, data_id, now_s)
             old = db.execute("SELECT file FROM chunks WHERE data_id = ? AND chunk = ?", (data_id, index)).fetchone()
             db.execute(
-                "INSERT INTO chunks (data_id, chunk, stored, frames, bytes, crc32c, file, puts)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET stored = excluded.stored,"
-                " frames = excluded.frames, bytes = excluded.bytes, crc32c = excluded.crc32c, file = excluded.file,"
-                " puts = puts + 1",
-                (data_id, index, info.dumps(), info.frames, n_bytes, crc32c, file),
+                "INSERT INTO chunks (data_id, chunk, stored, frames, frames_lost, bytes, crc32c, file, puts)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET stored = excluded.stored,"
+                " frames = excluded.frames, frames_lost = excluded.frames_lost, bytes = excluded.bytes,"
+                " crc32c = excluded.crc32c, file = excluded.file, puts = puts + 1",
+                (data_id, index, info.dumps(), info.frames, len(info.lost_frames), n_bytes, crc32c, file),
             )
             db.execute(
                 "UPDATE streams SET active_unix_s = max(active_unix_s, ?), height_px = ?, width_px = ?"

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ingest.errors import SettingsError
 from ingest.server.problems import ApiError
+from ingest.wire.lost_frames import lost_frames_text, read_lost_frames
 
 __all__ = ["ChunkInfo", "NewStream", "blank_free", "chunk_index", "id_list", "shown", "stream_request", "text_field"]
 
@@ -43,6 +45,8 @@ class ChunkInfo:
         Capture start and end.
     clock_offset_ms, clock_uncertainty_ms : float or None
         The clock correction in both stamps; None: none.
+    lost_frames : tuple of int
+        Frames, counted from the chunk's first, that its source could not give.
     """
 
     frames: int
@@ -55,24 +59,38 @@ class ChunkInfo:
     end_unix_ms_utc: int
     clock_offset_ms: float | None = None
     clock_uncertainty_ms: float | None = None
+    lost_frames: tuple[int, ...] = ()
 
     def dumps(self) -> str:
         """Return it as compact JSON, the same for equal values."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        values = asdict(self)
+        del values["lost_frames"]
+        if self.lost_frames:
+            values["lost_frames"] = lost_frames_text(self.lost_frames)
+        return json.dumps(values, separators=(",", ":"))
 
     @classmethod
     def loads(cls, text: str) -> ChunkInfo:
         """Return what `dumps` wrote."""
-        return cls(**json.loads(text))
+        values = json.loads(text)
+        lost = values.pop("lost_frames", None)
+        return cls(**values, lost_frames=_lost_frames(lost, values["frames"]))
 
     @classmethod
-    def parse(cls, body: Mapping[str, Any]) -> ChunkInfo:
-        """Read the body of an upload-URL request.
+    def parse(cls, body: Mapping[str, Any], lost_frames: str | None = None) -> ChunkInfo:
+        """Read an upload-URL request.
+
+        Parameters
+        ----------
+        body : mapping
+            Its JSON.
+        lost_frames : str, optional
+            Its header of that name; None: it has none.
 
         Raises
         ------
         ApiError
-            422 that names the field and what it must be.
+            422 that names the field or header and what it must be.
         """
         _constant(body, "data_stream", ("rheed",))
         _constant(body, "is_stream", ("1",))
@@ -90,6 +108,7 @@ class ChunkInfo:
             end_unix_ms_utc=_integer(body, "end_unix_ms_utc", start, MAX_UNIX_MS),
             clock_offset_ms=_optional_real(body, "clock_offset_ms"),
             clock_uncertainty_ms=_optional_real(body, "clock_uncertainty_ms"),
+            lost_frames=_lost_frames(lost_frames, frames),
         )
 
 
@@ -160,6 +179,13 @@ def shown(value: object) -> str:
     """Return a value as a message shows it: 80 characters at most."""
     text = "nothing" if value is None else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _lost_frames(text: str | None, n_frames: int) -> tuple[int, ...]:
+    try:
+        return () if text is None else read_lost_frames(text, n_frames)
+    except SettingsError as exc:
+        raise ApiError(str(exc)) from exc
 
 
 def _string(body: Mapping[str, Any], field: str, what: str) -> str:

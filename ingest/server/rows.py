@@ -20,6 +20,8 @@ class StreamRow:
         ``open``, ``closed`` or ``failed``.
     frames, chunks : int
         Stored.
+    frames_lost : int
+        Of `frames`: those that the source could not give.
     height_px, width_px : int or None
         Of every frame; None: no chunk was announced yet.
     sample : tuple or None
@@ -49,6 +51,7 @@ class StreamRow:
     height_px: int | None
     width_px: int | None
     frames: int
+    frames_lost: int
     chunks: int
     sample: tuple[str, str] | None
     tags: tuple[tuple[str, str], ...]

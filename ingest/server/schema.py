@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["MIGRATIONS", "SCHEMA", "SCHEMA_VERSION"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # A time series has no fps; what only one kind of stream has may be NULL in the other.
 _STREAM_COLUMNS = """
@@ -38,7 +38,7 @@ CREATE TABLE chunks (
     data_id TEXT NOT NULL REFERENCES streams (data_id), chunk INTEGER NOT NULL,
     announced TEXT, urls INTEGER NOT NULL DEFAULT 0,
     stored TEXT, frames INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0, crc32c INTEGER, file TEXT,
-    puts INTEGER NOT NULL DEFAULT 0, first_frame INTEGER,
+    puts INTEGER NOT NULL DEFAULT 0, first_frame INTEGER, frames_lost INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (data_id, chunk)
 ) WITHOUT ROWID;
 CREATE TABLE samples (id TEXT PRIMARY KEY, name TEXT NOT NULL, name_key TEXT NOT NULL UNIQUE);
@@ -73,5 +73,7 @@ MIGRATIONS = {
     ALTER TABLE new_streams RENAME TO streams;
     {_SERIES}
     """,
+    # Lost frames: which they are stands in `stored`, where a program of version 2 would not know them.
+    2: "ALTER TABLE chunks ADD COLUMN frames_lost INTEGER NOT NULL DEFAULT 0;",
 }
 """The script that leads from each version to the next."""

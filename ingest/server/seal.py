@@ -31,7 +31,7 @@ __all__ = ["FORMAT_VERSION", "NOT_A_TIME", "fsync_small", "put_group", "seal", "
 
 FORMAT_VERSION = 1
 NOT_A_TIME = -(2**63)
-"""NaT as int64: the time of a frame that was announced and never came."""
+"""NaT as int64: the time of a frame that never came, its whole chunk or it alone."""
 
 NOT_A_FRAME = -1
 """The number of such a frame."""
@@ -207,6 +207,8 @@ def _frame_rows(chunks: Sequence[ChunkRow]) -> Iterator[NDArray[np.int64]]:
             steps = np.arange(info.frames)
             rows[0] = info.start_unix_ms_utc * NS_PER_MS + np.rint(steps * NS_PER_S / info.fps).astype(np.int64)
             rows[1] = (chunk.first_frame or 0) + steps
+            lost = list(chunk.stored.lost_frames)
+            rows[0, lost], rows[1, lost] = NOT_A_TIME, NOT_A_FRAME
         yield rows
 
 
@@ -276,7 +278,8 @@ def _attributes(stream: StreamRow, chunks: Sequence[ChunkRow]) -> dict[str, JSON
         "sample": None if stream.sample is None else stream.sample[1],
         "project": stream.project_id,
         "tags": [name for _, name in stream.tags],
-        "frames_stored": stream.frames,
+        "frames_stored": stream.frames - stream.frames_lost,
+        "frames_lost": stream.frames_lost,
         "chunks_stored": stream.chunks,
         "missing_chunks": [index for index in range(known) if index not in stored],
     }

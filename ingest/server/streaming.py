@@ -13,6 +13,7 @@ from ingest.server.http import declared_bytes, idempotency_key, json_body
 from ingest.server.messages import ChunkInfo, chunk_index, stream_request, text_field
 from ingest.server.platform import Platform
 from ingest.server.problems import ApiError
+from ingest.wire.lost_frames import LOST_FRAMES_HEADER
 
 __all__ = ["STREAMING_ROUTES"]
 
@@ -42,7 +43,8 @@ async def _upload_urls(request: Request) -> Response:
             raise ApiError(f"{name} must be {value}, not {request.query_params.get(name)!r}")
     index = chunk_index(request.query_params.get("original_filename"))
     data_id = text_field(body, "data_id")
-    info = ChunkInfo.parse(body)
+    given = request.headers.getlist(LOST_FRAMES_HEADER)  # a list may come on several lines (RFC 9110, section 5.3)
+    info = ChunkInfo.parse(body, ",".join(given) if given else None)
     now_s = platform.clock()
     await platform.run(platform.catalogue.announce, data_id, index, info, now_s)
     path, upload_id = platform.signer.issue(data_id, index, info, now_s + platform.settings.upload_url_ttl_s)

@@ -59,6 +59,7 @@ class RunFacts:
     fps_claimed: float | None = None
     frame_numbers: NDArray[np.int64] | None = None
     block_frames: int = 1
+    rotations_per_min: float | None = None
     findings: tuple[Finding, ...] = ()
 
 
@@ -119,6 +120,7 @@ def source_info(facts: RunFacts, options: SourceOptions) -> SourceInfo:
         fingerprint=facts.fingerprint,
         bytes_in=frames * facts.height_px * facts.width_px * facts.pixel_bytes,
         findings=(*facts.findings, *start.findings),
+        rotations_per_min=facts.rotations_per_min,
     )
 
 

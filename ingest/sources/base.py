@@ -252,6 +252,8 @@ class SourceInfo:
         What is odd about it already.
     bytes_in : int
         Size of the decoded frames as stored, in bytes.
+    rotations_per_min : float or None
+        Of the sample, where the file says it; None: it does not.
     """
 
     spec: SourceSpec
@@ -270,6 +272,7 @@ class SourceInfo:
     fingerprint: str
     bytes_in: int
     findings: tuple[Finding, ...] = field(default=())
+    rotations_per_min: float | None = None
 
 
 class Source(Protocol):

@@ -20,9 +20,11 @@ from ingest.errors import (
 from ingest.sources.base import SourceOptions
 from ingest.sources.found import Discovered
 from ingest.sources.natural import natural_key
-from ingest.sources.probe import FORMATS, is_zarr, kind_of
+from ingest.sources.probe import FORMATS, HDF5_SIGNATURE, is_zarr, kind_of, kind_of_url
+from ingest.sources.remote import list_files, read_blocks
+from ingest.sources.urls import is_url, redacted
 
-__all__ = ["Discovered", "discover"]
+__all__ = ["Discovered", "discover", "named_paths"]
 
 logger = logging.getLogger("rheed_ingest")
 
@@ -43,7 +45,8 @@ def discover(sources: Sequence[str], options: SourceOptions) -> list[Discovered]
     Parameters
     ----------
     sources : sequence of str
-        Paths and glob patterns (``**`` for folders below).
+        Paths and glob patterns (``**`` for folders below); for HDF5 also URLs (``s3://``, ``https://``, ...) of files,
+        folders and patterns.
     options : SourceOptions
         `dataset` restricts every file to that one.
 
@@ -61,7 +64,7 @@ def discover(sources: Sequence[str], options: SourceOptions) -> list[Discovered]
         found = [] if problem is None else [Discovered(source, error=problem)]
         fresh = []
         for path in files:
-            real = os.path.realpath(path)
+            real = path if is_url(path) else os.path.realpath(path)
             if real not in seen:
                 seen.add(real)
                 fresh.append(path)
@@ -73,12 +76,24 @@ def discover(sources: Sequence[str], options: SourceOptions) -> list[Discovered]
     return entries
 
 
+def named_paths(sources: Sequence[str]) -> list[str]:
+    """Return what sources name: files, folders and URLs as they are, globs as what they match now."""
+    paths: list[str] = []
+    for source in sources:
+        path = source if is_url(source) else os.path.abspath(os.path.expanduser(source))
+        if is_url(source) or os.path.lexists(path) or not glob.has_magic(source):
+            paths.append(path)
+        else:
+            paths += sorted(glob.glob(path, recursive=True))
+    return paths
+
+
 def _runs(files: Iterable[str], options: SourceOptions) -> list[Discovered]:
     """Return the runs of some files, all of one folder and kind looked at together."""
     together: dict[tuple[str, str], list[str]] = {}
     found: list[Discovered] = []
     for path in files:
-        kind = kind_of(path, options)
+        kind = "hdf5" if is_url(path) else kind_of(path, options)
         if kind is None:
             found.append(Discovered(path, error=_unknown(path)))
         else:
@@ -108,9 +123,8 @@ def _unknown(path: str) -> IngestError:
 
 def _expand(source: str, options: SourceOptions) -> tuple[list[str], IngestError | None, int]:
     """Return the absolute files that `source` names, why there are none, and how many were ignored."""
-    if "://" in source and not source.startswith("file://"):
-        remote = SettingsError(f"{source}: HDF5 files are read from local paths", hint="mount the store, or copy them")
-        return [], remote, 0
+    if is_url(source):
+        return _expand_url(source)
     path = os.path.abspath(os.path.expanduser(source.removeprefix("file://")))
     if os.path.isdir(path) and not is_zarr(path):
         return _expand_folder(path, options)
@@ -127,6 +141,24 @@ def _expand(source: str, options: SourceOptions) -> tuple[list[str], IngestError
         return _expand_glob(path, source, options)
     error = SourceNotFoundError(f"{source}: there is no such file or folder", hint="check the path")
     return [], error, 0
+
+
+def _expand_url(url: str) -> tuple[list[str], IngestError | None, int]:
+    other_kind = SettingsError(
+        f"{redacted(url)}: no HDF5 file; other kinds of recordings are read from local paths",
+        hint="mount the store, or copy the files to a local disk",
+    )
+    if kind_of_url(url) not in (None, "hdf5"):
+        return [], other_kind, 0
+    try:
+        listed = list_files(url)
+        visible = [file for file in listed if not os.path.basename(redacted(file)).startswith(".")]
+        files = sorted((file for file in visible if kind_of_url(file) == "hdf5"), key=natural_key)
+        if not files and len(listed) == 1 and read_blocks(listed[0], [0], len(HDF5_SIGNATURE)) == [HDF5_SIGNATURE]:
+            files = listed
+    except IngestError as error:
+        return [], error, 0
+    return files, None if files else other_kind, len(listed) - len(files)
 
 
 def _expand_glob(pattern: str, source: str, options: SourceOptions) -> tuple[list[str], IngestError | None, int]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-__all__ = ["Fingerprint"]
+from ingest.sources.remote import read_blocks, remote_stat
+from ingest.sources.urls import is_url
+
+__all__ = ["Fingerprint", "spread"]
 
 BLOCK_BYTES = 64 * 1024
 INTERIOR_BLOCKS = 16
@@ -35,18 +39,50 @@ class Fingerprint:
         Parameters
         ----------
         path : str
-            The file. Reads at most 18 x 64 KiB, and a shorter file whole.
+            The file, or its URL. Reads at most 18 x 64 KiB, and a shorter file whole.
 
         Raises
         ------
         OSError
-            The file cannot be read.
+            The file cannot be read; of what is at a URL also other kinds of `SourceError`.
         """
+        if is_url(path):
+            size_bytes = remote_stat(path).size_bytes
+            self._part(b"file", str(size_bytes).encode())
+            for block in read_blocks(path, _block_offsets(size_bytes), BLOCK_BYTES):
+                self._part(b"block", block)
+            return
         with open(path, "rb", buffering=0) as file:
             size_bytes = os.fstat(file.fileno()).st_size
             self._part(b"file", str(size_bytes).encode())
             for offset in _block_offsets(size_bytes):
                 self._part(b"block", os.pread(file.fileno(), BLOCK_BYTES, offset))
+
+    def add_array(self, metadata: bytes, sample: Sequence[tuple[str, str]], files: int) -> None:
+        """Add an array that is stored in many files, as Zarr does: its metadata, and both ends of some of its files.
+
+        Parameters
+        ----------
+        metadata : bytes
+            What describes the array.
+        sample : sequence of (key, path)
+            Those of its files that `spread` gives, named within the array by their keys.
+        files : int
+            How many there are. Reads 128 KiB of each in the sample.
+
+        Raises
+        ------
+        OSError
+            A file cannot be read.
+        """
+        self._part(b"metadata", metadata)
+        self._part(b"files", str(files).encode())
+        for key, path in sample:
+            with open(path, "rb", buffering=0) as file:
+                size_bytes = os.fstat(file.fileno()).st_size
+                self._part(b"file", f"{key} {size_bytes}".encode())
+                for offset in (0, max(0, size_bytes - BLOCK_BYTES)):
+                    self._part(b"block", os.pread(file.fileno(), BLOCK_BYTES, offset))
 
     def add_stamps(self, timestamps_ns: NDArray[np.int64] | None) -> None:
         """Add all recorded stamps, as they were recorded: (frame,) int64 ns, or None where there are none."""
@@ -61,6 +97,12 @@ class Fingerprint:
         # Label and length make the concatenation unambiguous.
         self._hash.update(b"%s %d:" % (label, len(content)))
         self._hash.update(content)
+
+
+def spread(items: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the first, the last and up to 16 evenly spaced ones in between."""
+    wanted = min(INTERIOR_BLOCKS + 2, len(items))
+    return items[[(len(items) - 1) * i // max(1, wanted - 1) for i in range(wanted)]]
 
 
 def _block_offsets(size_bytes: int) -> list[int]:

@@ -9,26 +9,28 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.errors import SourceFormatError, SourceReadError
+from ingest.errors import IngestError, SourceFormatError, SourceReadError
 from ingest.sources.assemble import RunFacts, run_name, source_info
 from ingest.sources.base import SourceInfo, SourceOptions, SourceSpec
+from ingest.sources.facts import FILE_START, FPS_FACTS, START_FACTS, Fact, first_named, first_number
 from ingest.sources.fingerprint import Fingerprint
-from ingest.sources.hdf5_columns import FILE_START, Columns, read_columns
+from ingest.sources.hdf5_columns import Columns, read_columns
 from ingest.sources.hdf5_file import h5_errors, open_file
-from ingest.sources.hdf5_layout import CHUNK_FILE_STREAM, Fact, choose_frames, list_contents, read_facts, runs_in
+from ingest.sources.hdf5_images import ImageGroup, frames_at
+from ingest.sources.hdf5_layout import CHUNK_FILE_STREAM, Contents, choose_frames, list_contents, read_facts, runs_in
+from ingest.sources.hdf5_nexus import claimed_fps, holders
 from ingest.sources.hdf5_read import Hdf5Source, open_source
 from ingest.sources.hdf5_scale import SAMPLED_FRAMES, decide_scale, sampled_maximum
-from ingest.sources.hdf5_storage import check_filters, stored_frames
+from ingest.sources.hdf5_storage import check_filters, check_frame_size, stored_frames
 from ingest.sources.hdf5_times import Stamps
+from ingest.sources.urls import is_url, redacted
 from ingest.timing import Finding
 
 __all__ = ["Hdf5Source", "inspect", "open_source"]
-
-FPS_FACTS = ("fps", "source_fps", "raw_frame_rate", "frame_rate", "framerate", "camera_freq", "avg_frame_rate")
-START_FACTS = (FILE_START, "start_time", "start_datetime", "start_timestamp", "acquisition_start_time")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class FileLook:
     dtype: np.dtype[Any]
     block_frames: int
     columns: Columns
+    fps: float | None
     facts: dict[str, Fact]
     start_facts: dict[str, Fact]
     maximum: float | None
@@ -84,6 +87,8 @@ def inspect(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
         fingerprint = fingerprint or Fingerprint(look.dataset)
         try:
             fingerprint.add_file(path)
+        except IngestError:
+            raise
         except OSError as error:
             raise SourceReadError(f"{path}: could not be read: {error.strerror}") from error
         looks.append(look)
@@ -100,18 +105,20 @@ def _samples_of_files(files: int) -> list[int]:
 
 
 def _look(path: str, dataset: str | None, options: SourceOptions, samples: int) -> FileLook:
+    shown = redacted(path)
     with open_file(path) as file, h5_errors(path):
         contents = list_contents(file, dataset)
-        name = choose_frames(contents, path, dataset)
-        frames_dataset = file[name]
-        where = f"{path}: {name}"
-        check_filters(frames_dataset, where)
-        frames, findings = stored_frames(frames_dataset, where)
+        name = choose_frames(contents, shown, dataset)
+        frames_dataset = frames_at(file, name)
+        where = f"{shown}: {name}"
+        frames, findings = _stored(file, frames_dataset, path, where)
         facts = read_facts(file, name, contents)
-        stacks = [found.path for found in contents.datasets if found.stack and found.shape[0] > 0]
-        runs = runs_in(contents, path)
-        siblings = len(runs) if any(file[run] == frames_dataset for run in runs) else len(stacks)
+        siblings = _siblings(file, contents, name, shown)
         start_facts = facts if siblings == 1 else read_facts(file, name, contents, own_only=True)
+        fps = first_number(facts, FPS_FACTS)
+        if fps is None:
+            fps, more = claimed_fps(file, holders(file, contents.classes, name))
+            findings += more
         columns = read_columns(
             file,
             contents,
@@ -120,8 +127,9 @@ def _look(path: str, dataset: str | None, options: SourceOptions, samples: int) 
             start_facts,
             timestamps=options.timestamps,
             timezone=options.timezone,
-            fps=_first_number(facts, FPS_FACTS),
+            fps=fps,
             latest_ns=time.time_ns(),
+            named=Stamps(frames_dataset.timestamps_ns, True, name) if isinstance(frames_dataset, ImageGroup) else None,
         )
         wide = frames_dataset.dtype.kind != "b" and frames_dataset.dtype != np.uint8
         return FileLook(
@@ -133,10 +141,37 @@ def _look(path: str, dataset: str | None, options: SourceOptions, samples: int) 
             dtype=frames_dataset.dtype,
             block_frames=int(frames_dataset.chunks[0]) if frames_dataset.chunks else 1,
             columns=replace(columns, findings=findings + columns.findings),
+            fps=fps,
             facts=facts,
             start_facts=start_facts,
             maximum=sampled_maximum(frames_dataset, columns.frames, samples, where) if wide and samples else None,
         )
+
+
+def _stored(file: h5py.File, frames_dataset: Any, path: str, where: str) -> tuple[int, tuple[Finding, ...]]:
+    if isinstance(frames_dataset, ImageGroup):
+        check_frame_size(frames_dataset, where)
+        check_filters(frames_dataset.image(0), where)
+        frames_dataset.check()
+        return frames_dataset.shape[0], _unclosed(file, frames_dataset.shape[0])
+    check_filters(frames_dataset, where)
+    frames, findings = stored_frames(frames_dataset, path, where)
+    return frames, (*findings, *_unclosed(file, frames))
+
+
+def _unclosed(file: h5py.File, frames: int) -> tuple[Finding, ...]:
+    if not file.swmr_mode:
+        return ()
+    message = f"never closed: its writer was killed or still runs; {frames} frames can be read"
+    return (Finding("unclosed", message),)
+
+
+def _siblings(file: h5py.File, contents: Contents, name: str, shown: str) -> int:
+    """Count the runs of the file that are like this one."""
+    runs = runs_in(contents, shown)
+    if any(file[run] == file[name] for run in runs):
+        return len(runs)
+    return sum(found.stack and found.shape[0] > 0 for found in contents.datasets)
 
 
 def _layout(columns: Columns, facts: dict[str, Fact], name: str) -> str:
@@ -153,7 +188,8 @@ def _same_frames(first: FileLook, other: FileLook) -> None:
     for what, one, two in (("size", first.shape, other.shape), ("type", first.dtype, other.dtype)):
         if one != two:
             raise SourceFormatError(
-                f"{other.path}: frames of {what} {two}, but {first.path}: {one}; a run has one {what}",
+                f"{redacted(other.path)}: frames of {what} {two}, but {redacted(first.path)}: {one}; "
+                f"a run has one {what}",
                 hint="ingest them as runs of their own",
             )
 
@@ -170,7 +206,7 @@ def _join(spec: SourceSpec, options: SourceOptions, looks: Sequence[FileLook], f
     maxima = [look.maximum for look in looks if look.maximum is not None]
     scale, more = decide_scale(first.dtype, options.full_scale, first.facts, max(maxima, default=None))
     findings += more
-    named = next((name for name in START_FACTS if name in first.start_facts), None)
+    named = first_named(first.start_facts, START_FACTS)
     alone = first.siblings == 1
     facts = RunFacts(
         spec=SourceSpec(spec.kind, spec.paths, first.dataset, scale, tuple(look.columns.frames for look in looks)),
@@ -184,11 +220,13 @@ def _join(spec: SourceSpec, options: SourceOptions, looks: Sequence[FileLook], f
         stamps_are_start=stamps is not None and stamps.origin != FILE_START,
         attribute=None if named is None else first.start_facts[named],
         attribute_name=named or "start_time",
-        file_name=os.path.basename(first.path) if alone else None,
-        mtime_path=looks[-1].path if alone else None,
-        fps_claimed=_first_number(first.facts, FPS_FACTS),
+        file_name=os.path.basename(redacted(first.path)) if alone else None,
+        # What a store calls the time of change is that of the upload.
+        mtime_path=looks[-1].path if alone and not is_url(first.path) else None,
+        fps_claimed=first.fps,
         frame_numbers=_join_numbers(looks),
         block_frames=max(look.block_frames for look in looks),
+        rotations_per_min=_rotation(first.facts),
         findings=tuple(findings),
     )
     return source_info(facts, options)
@@ -200,14 +238,16 @@ def _join_stamps(looks: Sequence[FileLook], findings: list[Finding]) -> Stamps |
     if not known:
         return None
     if len(looks) > 1 and not (len(known) == len(parts) and all(part.absolute for part in known)):
-        lacking = next(look.path for look, part in zip(looks, parts, strict=True) if part is None or not part.absolute)
+        lacking = next(
+            redacted(look.path) for look, part in zip(looks, parts, strict=True) if part is None or not part.absolute
+        )
         findings.append(Finding("stamps", f"{lacking} has no absolute stamps: those of the other files are ignored"))
         return None
     end = 0
     for (look, part), (_, later) in pairwise(zip(looks, known, strict=True)):
         end += look.columns.frames
         if later.ns[0] <= part.ns[-1]:
-            findings.append(Finding("overlap", f"the file after {look.path} begins before that ends", end))
+            findings.append(Finding("overlap", f"the file after {redacted(look.path)} begins before that ends", end))
     return Stamps(np.concatenate([part.ns for part in known]), known[0].absolute, known[0].origin)
 
 
@@ -217,18 +257,15 @@ def _join_numbers(looks: Sequence[FileLook]) -> NDArray[np.int64] | None:
     return np.concatenate(known) if len(known) == len(parts) else None
 
 
+def _rotation(facts: dict[str, Fact]) -> float | None:
+    """What the file says of rotation; chunk files say that there was some, but not how fast."""
+    rpm = facts.get("rotations_per_min")
+    if isinstance(rpm, int | float) and np.isfinite(rpm):
+        return float(rpm)
+    return 0.0 if str(facts.get("is_rotating", "")).lower() in ("0", "false") else None
+
+
 def _name(looks: Sequence[FileLook]) -> str:
     first = looks[0]
-    name = run_name([look.path for look in looks])
+    name = run_name([redacted(look.path) for look in looks])
     return name if len(looks) > 1 or first.siblings == 1 else f"{name} {first.dataset.strip('/')}"
-
-
-def _first_number(facts: dict[str, Fact], names: Sequence[str]) -> float | None:
-    for name in names:
-        try:
-            value = float(facts[name])
-        except (KeyError, ValueError):
-            continue
-        if np.isfinite(value) and value > 0:
-            return value
-    return None

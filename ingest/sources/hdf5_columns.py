@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from ingest.errors import SourceTimeError
-from ingest.sources.hdf5_layout import Contents, DatasetFact, Fact
+from ingest.sources.facts import FILE_END, FILE_START, Fact
+from ingest.sources.hdf5_layout import Contents, DatasetFact
+from ingest.sources.hdf5_nexus import holders, text_of, time_columns
 from ingest.sources.hdf5_times import Stamps, decode_epics, decode_plain, spread
 from ingest.sources.start import NS, parse_time, unix_number_to_ns
 from ingest.timing import Finding
 
 __all__ = ["FILE_END", "FILE_START", "Columns", "read_columns"]
 
-# Root attributes of Atomscale chunk files, byte strings (FORMATS.md 1.5).
-FILE_START, FILE_END = "start_unix_ms_utc", "end_unix_ms_utc"
 _COLUMN = re.compile(
     r"^(?:frame_?)?(?P<word>time_?stamps?|times?|t|elapsed(?:_?time)?)"
     r"(?:[ _]?[(\[]?(?P<unit>[mun]?s|sec|seconds)[)\]]?)?$",
@@ -48,6 +47,7 @@ def read_columns(
     timezone: str | None,
     fps: float | None,
     latest_ns: int,
+    named: Stamps | None = None,
 ) -> Columns:
     """Read every per-frame column of a file.
 
@@ -71,6 +71,8 @@ def read_columns(
         The rate that the file claims, to tell units.
     latest_ns : int
         Now.
+    named : Stamps or None
+        What the names of the frames say, where each is a dataset of its own.
 
     Returns
     -------
@@ -87,7 +89,7 @@ def read_columns(
     if timestamps is not None:
         stamps = reader.named(timestamps)
     else:
-        stamps = reader.epics() or reader.column()
+        stamps = named or reader.epics() or reader.nexus() or reader.column()
         if stamps is None:
             stamps = reader.file_span(facts)
         elif not stamps.absolute and (start_ns := reader.unix(facts.get(FILE_START))) is not None:
@@ -133,7 +135,7 @@ class _Reader:
                 hint="name one of these",
             )
         values = self.take(fact)
-        stamps = None if values is None else self.plain(fact, values)
+        stamps = None if values is None else self.plain(fact.path, values)
         if stamps is None:
             raise SourceTimeError(
                 f"{self.file.filename}: {fact} cannot be the stamps of {self.frames} frames "
@@ -165,6 +167,17 @@ class _Reader:
     def ignored(self, path: str, error: Exception) -> None:
         self.findings.append(Finding("stamps", f"{path} is ignored: {error}"))
 
+    def nexus(self) -> Stamps | None:
+        for path in time_columns(
+            self.file, holders(self.file, self.contents.classes, self.frames_path), self.frames_path
+        ):
+            column = self.file[path]
+            values = self.take(DatasetFact(path, tuple(column.shape), column.dtype))
+            stamps = None if values is None else self.plain(path, values)
+            if stamps is not None:
+                return stamps
+        return None
+
     def column(self) -> Stamps | None:
         home = self.frames_path.rpartition("/")[0]
 
@@ -180,7 +193,7 @@ class _Reader:
             if match is None or not (fact.shape[0] == self.frames or sure):
                 continue
             values = self.take(fact)
-            stamps = None if values is None else self.plain(fact, values, match["unit"])
+            stamps = None if values is None else self.plain(fact.path, values, match["unit"])
             if stamps is not None:
                 return stamps
         return None
@@ -204,21 +217,21 @@ class _Reader:
         except ValueError:
             return None
 
-    def plain(self, fact: DatasetFact, values: NDArray[np.generic], unit: str | None = None) -> Stamps | None:
-        attrs = self.file[fact.path].attrs
-        units = _text(attrs.get("units")) or unit
+    def plain(self, path: str, values: NDArray[np.generic], unit: str | None = None) -> Stamps | None:
+        attrs = self.file[path].attrs
+        units = text_of(attrs.get("units")) or unit
         try:
             ns, absolute, findings = decode_plain(values, units, self.timezone, self.fps)
         except OverflowError as error:
-            self.ignored(fact.path, error)
+            self.ignored(path, error)
             return None
         self.findings.extend(findings)
-        begin = _text(attrs.get("start"))  # NeXus: the date from which the column counts
+        begin = text_of(attrs.get("start"))  # NeXus: the date from which the column counts
         if not absolute and begin is not None:
-            start_ns = parse_time(begin, f"{fact.path} @start = {begin!r}", self.timezone)
+            start_ns = parse_time(begin, f"{path} @start = {begin!r}", self.timezone)
             if start_ns is not None:
-                return Stamps(start_ns + ns, True, fact.path)
-        return Stamps(ns, absolute, fact.path)
+                return Stamps(start_ns + ns, True, path)
+        return Stamps(ns, absolute, path)
 
     def take_named(self, name: str) -> NDArray[np.generic] | None:
         fact = next((column for column in self.columns if column.path.rpartition("/")[2] == name), None)
@@ -243,9 +256,3 @@ class _Reader:
             self.findings.append(Finding("stamps", f"{fact.path} is all zero: ignored"))
             return None
         return values
-
-
-def _text(value: Any) -> str | None:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return value if isinstance(value, str) else None

@@ -1,56 +1,69 @@
-"""HDF5 files opened: what h5py's errors mean, and one handle per process and file."""
+"""HDF5 files opened, and one handle per process and file."""
 
 from __future__ import annotations
 
+import atexit
 import os
-import re
 import stat
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
 
-from ingest.errors import (
-    FrameDataError,
-    IngestError,
-    MissingFilterError,
-    SourceError,
-    SourceFormatError,
-    SourceNotFoundError,
-    SourceReadError,
-    TruncatedSourceError,
-    UnclosedSourceError,
-)
+from ingest.errors import IngestError, SourceFormatError, UnclosedSourceError
+from ingest.sources import remote
+from ingest.sources.hdf5_errors import H5PY_ERRORS, explain_open, explain_read, file_size_bytes, h5_errors
+from ingest.sources.hdf5_images import ImageGroup
+from ingest.sources.probe import HDF5_SIGNATURE
+from ingest.sources.urls import is_url, redacted
 
-__all__ = ["OpenFile", "borrow", "explain_read", "h5_errors", "open_file", "release_files"]
+__all__ = [
+    "H5PY_ERRORS",
+    "QUIET_S",
+    "OpenFile",
+    "borrow",
+    "chunk_row_bytes",
+    "explain_read",
+    "file_size_bytes",
+    "h5_errors",
+    "is_swmr_written",
+    "open_file",
+    "release_files",
+]
+
+QUIET_S = 10.0
+"""How long a file that was never closed must not have been written to before its recording counts as ended."""
 
 MAX_OPEN_FILES = 4
 MIN_CHUNK_CACHE_BYTES = 8 * 2**20  # what HDF5 2.0 takes by itself
 MAX_CHUNK_CACHE_BYTES = 256 * 2**20
 MAX_ROW_BYTES = 2**30
 CACHE_SLOTS = 10_007  # prime, and some 100 times what such caches hold, as HDF5's manual advises
-H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError)
-
-_TRUNCATED = re.compile(r"truncated file: eof = (\d+).*stored_eof = (\d+)")
-_ERRNO = re.compile(r"errno = (\d+), error message = '([^']*)'")
+SWMR_WRITE = 0x04  # H5F_SUPER_SWMR_WRITE_ACCESS
 
 
-def open_file(path: str) -> h5py.File:
+def open_file(path: str, *, quiet_s: float = QUIET_S, clock: Callable[[], float] = time.time) -> h5py.File:
     """Open an HDF5 file for reading, with all filters of hdf5plugin.
 
     Parameters
     ----------
     path : str
-        The file.
+        The file, or its URL.
+    quiet_s : float, default 10
+        For how long a file that was opened for SWMR writing must not have been written to, in seconds.
+    clock : callable
+        Returns Unix seconds, as files' mtimes are counted.
 
     Returns
     -------
     h5py.File
-        The caller closes it.
+        The caller closes it. Its `swmr_mode` is true where it was never closed by its SWMR writer: what was flushed
+        can be read all the same (FORMATS.md 4).
 
     Raises
     ------
@@ -60,104 +73,74 @@ def open_file(path: str) -> h5py.File:
         Permission denied, or an IO error.
     SourceFormatError
         Empty, or not HDF5; `TruncatedSourceError`: shorter than its header says; `UnclosedSourceError`: still open for
-        writing, or its writer was killed.
+        writing, or its writer was killed; a SWMR file that was written to in the last `quiet_s` seconds.
+    SettingsError
+        A URL that nothing here can read, or with a password in it.
     """
     import hdf5plugin  # noqa: F401  registers its filters with this process's HDF5 library
 
     try:
+        if is_url(path):
+            return _open_remote(path)
         now = os.stat(path)
-        _close_stale(now)
+        _close_stale(path, now)
         if stat.S_ISFIFO(now.st_mode):
             raise SourceFormatError(f"{path}: is a pipe, not an HDF5 file")
-        # best-effort: a lock that a writer holds is seen; a file system without locks does not stop us.
-        return h5py.File(path, "r", locking="best-effort")
+        file = _open_local(path)
     except IngestError:
         raise
     except H5PY_ERRORS as error:
-        raise _explain_open(path, error) from error
-
-
-def _explain_open(path: str, error: Exception) -> SourceError:
-    text = " ".join(str(error).split())
-    if isinstance(error, FileNotFoundError):
-        return SourceNotFoundError(f"{path}: there is no such file")
-    if isinstance(error, PermissionError):
-        return SourceReadError(f"{path}: permission denied", hint="let the user who runs this read the file")
-    if isinstance(error, IsADirectoryError):
-        return SourceFormatError(f"{path}: is a folder, not an HDF5 file")
-    if isinstance(error, BlockingIOError) or "h5clear" in text:
-        return UnclosedSourceError(
-            f"{path}: still open for writing, or its writer was killed ({_reason(text)})",
-            hint="wait until the recording has ended; if its writer is gone, run `h5clear -s` on a copy of the file",
+        raise explain_open(path, error) from error
+    if file.swmr_mode and quiet_s > 0 and clock() - now.st_mtime < quiet_s:
+        file.close()
+        raise UnclosedSourceError(
+            f"{path}: open for SWMR writing, and written to in the last {quiet_s:g} s",
+            hint="pass --follow to wait until the recording has ended",
         )
-    if match := _TRUNCATED.search(text):
-        eof, stored = int(match[1]), int(match[2])
-        return TruncatedSourceError(
-            f"{path}: the file has {eof} bytes, its header says {stored}: {stored - eof} bytes are missing",
-            hint="copy it again; if it is the original, it is still being written or its writer was killed",
-        )
-    if "file signature not found" in text:
-        what = "the file is empty" if _size_bytes(path) == 0 else "not an HDF5 file"
-        return SourceFormatError(f"{path}: {what} (file signature not found)")
-    if match := _ERRNO.search(text):
-        return SourceReadError(f"{path}: could not be read: {match[2]} (errno {match[1]})")
-    return SourceFormatError(
-        f"{path}: HDF5 cannot open it: {_reason(text)}",
-        hint="copy it again; if its writer was killed, what it holds may be lost",
-    )
+    return file
 
 
-def _size_bytes(path: str) -> int | None:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return None
+def _open_local(path: str) -> h5py.File:
+    if is_swmr_written(path):
+        return h5py.File(path, "r", libver="latest", swmr=True, locking="best-effort")
+    # best-effort: a lock that a writer holds is seen; a file system without locks does not stop us.
+    return h5py.File(path, "r", locking="best-effort")
 
 
-def _reason(text: str) -> str:
-    """Return what HDF5 says in its outer parentheses."""
-    first, last = text.find("("), text.rfind(")")
-    return text[first + 1 : last] if 0 <= first < last else text
+def is_swmr_written(path: str) -> bool:
+    """Whether a file says that it is open for SWMR writing; it goes on saying so when its writer is killed.
 
-
-def explain_read(where: str, error: Exception) -> SourceError:
-    """Say what an error of h5py means that came while reading.
-
-    Parameters
-    ----------
-    where : str
-        File, and what in it was read.
-    error : Exception
-        What h5py raised.
-
-    Returns
-    -------
-    SourceError
-        `SourceReadError` where the operating system failed, `MissingFilterError`, else `FrameDataError`.
+    Raises
+    ------
+    OSError
+        The file cannot be read.
     """
-    text = " ".join(str(error).split())
-    if match := _ERRNO.search(text):
-        return SourceReadError(f"{where}: could not be read: {match[2]} (errno {match[1]})")
-    if "plugin" in text or "required filter" in text:
-        return MissingFilterError(
-            f"{where}: compressed with an HDF5 filter that is not installed ({_reason(text)})",
-            hint="repack the file with `h5repack -f GZIP=1` where the filter is installed",
+    with open(path, "rb", buffering=0) as file:
+        return _write_flags(file.read(12)) & SWMR_WRITE != 0
+
+
+def _write_flags(head: bytes) -> int:
+    """Return the consistency flags that a superblock of version 3 has in byte 11; 0: it was closed, or is older.
+
+    Source: HDF5 File Format Specification 3.0, "II.A. Disk Format: Level 0A - Format Signature and Superblock".
+    """
+    return head[11] if len(head) == 12 and head[:8] == HDF5_SIGNATURE and head[8] >= 3 else 0
+
+
+def _open_remote(url: str) -> h5py.File:
+    global _closes_at_exit
+    if not _closes_at_exit:
+        # HDF5 would close it once Python is gone, and ask a Python object for that: a segmentation fault.
+        atexit.register(release_files)
+        _closes_at_exit = True
+    binary = remote.open_binary(url)
+    binary.seek(0)
+    if _write_flags(binary.read(12) or b""):  # HDF5 itself looks at these of local files only
+        raise UnclosedSourceError(
+            f"{redacted(url)}: put there while it was open for writing, or after its writer was killed",
+            hint="copy it again once it is closed; on a local disk, what a SWMR writer flushed can be read",
         )
-    return FrameDataError(f"{where}: damaged: {_reason(text)}", hint="copy the file again from where it was recorded")
-
-
-@contextmanager
-def h5_errors(path: str) -> Iterator[None]:
-    """Turn what h5py raises on a damaged file into `SourceFormatError` or `SourceReadError`."""
-    try:
-        yield
-    except IngestError:
-        raise
-    except H5PY_ERRORS as error:
-        explained = explain_read(path, error)
-        if isinstance(explained, FrameDataError):
-            explained = SourceFormatError(str(explained), hint=explained.hint)
-        raise explained from error
+    return h5py.File(binary, "r")
 
 
 @dataclass
@@ -185,6 +168,9 @@ class OpenFile:
         if name not in self._datasets:
             # One at a time: a file of many growths must not hold one cache for each.
             self._datasets.clear()
+            if isinstance(self.file[name], h5py.Group):
+                self._datasets[name] = ImageGroup(self.file[name])
+                return self._datasets[name]
             # Not through a variable: while a dataset is open, HDF5 ignores the settings of a second opening.
             cache_bytes = chunk_cache_bytes(self.file[name])
             access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
@@ -216,11 +202,12 @@ def chunk_cache_bytes(dataset: Any) -> int:
     return max(min(2 * row, max(MAX_CHUNK_CACHE_BYTES, row)), MIN_CHUNK_CACHE_BYTES)
 
 
-Key = tuple[str, int, int, int, int]  # path, device, inode, size in bytes, mtime in ns
+Key = tuple[str, Hashable, Hashable]  # path; device and inode; size and mtime, or what a store says instead of it
 
 # HDF5 has one lock for the whole process anyway: holding ours while a file is read costs nothing, and no file is
 # closed while another thread reads it.
 _lock = threading.RLock()
+_closes_at_exit = False
 _open: OrderedDict[Key, OpenFile] = OrderedDict()
 _owner_pid = os.getpid()
 _inherited: list[OrderedDict[Key, OpenFile]] = []
@@ -233,7 +220,7 @@ def borrow(path: str) -> Iterator[OpenFile]:
     Parameters
     ----------
     path : str
-        The file. One that was replaced since (another inode, size or mtime) is opened anew.
+        The file, or its URL. One that was replaced since (another inode, size or mtime; size or ETag) is opened anew.
 
     Yields
     ------
@@ -248,13 +235,15 @@ def borrow(path: str) -> Iterator[OpenFile]:
     with _lock:
         _leave_inherited()
         try:
-            now = os.stat(path)
+            key = _key(path, None if is_url(path) else os.stat(path))
+        except IngestError:
+            raise
         except OSError as error:
-            raise _explain_open(path, error) from error
-        key = (path, now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
+            raise explain_open(path, error) from error
         entry = _open.get(key)
         if entry is None:
-            entry = OpenFile(path, open_file(path))
+            # What was there when the run was inspected is there, whoever goes on writing.
+            entry = OpenFile(path, open_file(path, quiet_s=0))
             _open[key] = entry
             while len(_open) > MAX_OPEN_FILES:
                 _open.popitem(last=False)[1].close()
@@ -262,12 +251,19 @@ def borrow(path: str) -> Iterator[OpenFile]:
         yield entry
 
 
-def _close_stale(now: os.stat_result) -> None:
+def _key(path: str, now: os.stat_result | None) -> Key:
+    if now is None:
+        there = remote.remote_stat(path)
+        return path, None, (there.size_bytes, there.version)
+    return path, (now.st_dev, now.st_ino), (now.st_size, now.st_mtime_ns)
+
+
+def _close_stale(path: str, now: os.stat_result) -> None:
     """Close handles on what a file was before it was written anew: HDF5 would answer from them, not from the file."""
     with _lock:
         _leave_inherited()
-        same_file, contents = (now.st_dev, now.st_ino), (now.st_size, now.st_mtime_ns)
-        for key in [key for key in _open if key[1:3] == same_file and key[3:] != contents]:
+        _, same_file, contents = _key(path, now)
+        for key in [key for key in _open if key[1] == same_file and key[2] != contents]:
             _open.pop(key).close()
 
 
@@ -277,6 +273,7 @@ def release_files() -> None:
         _leave_inherited()
         while _open:
             _open.popitem()[1].close()
+        remote.close_files()
 
 
 def _leave_inherited() -> None:

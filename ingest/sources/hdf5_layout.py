@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections import deque
-from dataclasses import dataclass
+from collections import Counter, deque
+from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
 import numpy as np
 
-from ingest.errors import NoFramesError
+from ingest.errors import IngestError, NoFramesError
+from ingest.sources.facts import Fact, add_fact
+from ingest.sources.hdf5_images import named_time_ns
+from ingest.sources.hdf5_nexus import frames_of, holders, text_of
 from ingest.sources.natural import natural_key
 
 __all__ = ["CHUNK_FILE_STREAM", "Contents", "DatasetFact", "choose_frames", "list_contents", "read_facts", "runs_in"]
@@ -26,8 +29,6 @@ WANTED_SCALARS = re.compile(
     r"|bits|full_scale|fps|source_fps|raw_frame_rate|frame_rate)$",
     re.IGNORECASE,
 )
-
-Fact = str | int | float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,20 @@ class DatasetFact:
 
 @dataclass(frozen=True)
 class Contents:
-    """Every dataset of a file, links followed; and the links that lead nowhere."""
+    """Every dataset of a file, links followed; the links that lead nowhere; what NeXus says.
+
+    Attributes
+    ----------
+    classes : dict
+        Path to ``NX_class`` of each group that has one.
+    nexus_frames : tuple of str
+        Where by these the frames are.
+    """
 
     datasets: tuple[DatasetFact, ...]
     broken_links: tuple[str, ...]
+    classes: dict[str, str] = field(default_factory=dict)
+    nexus_frames: tuple[str, ...] = ()
 
     def get(self, path: str) -> DatasetFact | None:
         """Return the dataset of this path, or None."""
@@ -91,6 +102,7 @@ def list_contents(file: h5py.File, also: str | None = None) -> Contents:
     """
     datasets: list[DatasetFact] = []
     broken: list[str] = []
+    classes: dict[str, str] = {}
     if also is not None and isinstance(file.get(also), h5py.Dataset):
         datasets.append(_fact("/" + also.strip("/"), file[also]))
     seen: set[tuple[int, int]] = set()
@@ -104,6 +116,8 @@ def list_contents(file: h5py.File, also: str | None = None) -> Contents:
             try:
                 child = group[name]
                 info = h5py.h5o.get_info(child.id)
+            except IngestError:
+                raise
             except (KeyError, OSError, RuntimeError):
                 broken.append(path)
                 continue
@@ -113,11 +127,16 @@ def list_contents(file: h5py.File, also: str | None = None) -> Contents:
             seen.add(address)
             if isinstance(child, h5py.Group):
                 groups.append((path, child))
+                if (kind := text_of(child.attrs.get("NX_class"))) is not None:
+                    classes[path] = kind
             elif isinstance(child, h5py.Dataset):
                 datasets.append(_fact(path, child))
             if looked_at >= MAX_OBJECTS:
                 break
-    return Contents(tuple(datasets), tuple(broken))
+    nexus_frames = frames_of(file, classes, lambda dataset: _fact("", dataset).stack)
+    listed = {found.path for found in datasets}
+    datasets += [_fact(path, file[path]) for path in nexus_frames if path not in listed]
+    return Contents(tuple(datasets), tuple(broken), classes, nexus_frames)
 
 
 def _fact(path: str, dataset: Any) -> DatasetFact:
@@ -141,8 +160,9 @@ def runs_in(contents: Contents, path: str) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        The dataset at a well-known path; else the top-level stacks that are named alike but for a number
-        (``/growth_1``, ``/growth_2``), in natural order; else the largest stack.
+        The dataset at a well-known path; else what NeXus says; else the top-level stacks that are named alike but for
+        a number (``/growth_1``, ``/growth_2``), in natural order; else the largest stack. Where there is no stack, the
+        groups of images that are named by their Unix times.
 
     Raises
     ------
@@ -152,13 +172,26 @@ def runs_in(contents: Contents, path: str) -> tuple[str, ...]:
     stacks = [found for found in contents.datasets if found.stack]
     filled = [found for found in stacks if found.shape[0] > 0]
     if not filled:
+        if groups := _image_groups(contents):
+            return groups
         raise _no_frames(contents, stacks, path)
     for known in KNOWN_FRAMES:
         if any(found.path == known for found in filled):
             return (known,)
+    if nexus := tuple(known for known in contents.nexus_frames if any(found.path == known for found in filled)):
+        return nexus
     largest = max(filled, key=lambda found: found.bytes)
     alike = [found.path for found in filled if _stem(found.path) == _stem(largest.path) and found.path.count("/") == 1]
     return tuple(sorted(alike, key=natural_key)) if len(alike) > 1 and largest.path in alike else (largest.path,)
+
+
+def _image_groups(contents: Contents) -> tuple[str, ...]:
+    counts: Counter[str] = Counter()
+    for found in contents.datasets:
+        group, _, name = found.path.rpartition("/")
+        if found.numeric and len(found.shape) == 2 and 0 not in found.shape and named_time_ns(name) is not None:
+            counts[group or "/"] += 1
+    return tuple(sorted((group for group, count in counts.items() if count > 1), key=natural_key))
 
 
 def _stem(path: str) -> str:
@@ -190,6 +223,8 @@ def choose_frames(contents: Contents, path: str, dataset: str | None) -> str:
     if dataset is None:
         runs = runs_in(contents, path)
         return max(runs, key=lambda run: found.bytes if (found := contents.get(run)) else 0)
+    if (group := "/" + dataset.strip("/")) in _image_groups(contents):
+        return group
     found = contents.get(dataset)
     stacks = [known for known in contents.datasets if known.stack]
     if found is None:
@@ -263,6 +298,7 @@ def read_facts(file: h5py.File, frames_path: str, contents: Contents, *, own_onl
     if not own_only:
         parents = [frames_path[:i] or "/" for i, letter in enumerate(frames_path) if letter == "/"]
         extra = [name for name in ("metadata", "Metadata") if name in file]
+        extra += holders(file, contents.classes, frames_path)
         for group_path in [parents[0], *extra, *parents[1:]]:
             group = file[group_path]
             _add_attributes(facts, group)
@@ -270,7 +306,7 @@ def read_facts(file: h5py.File, frames_path: str, contents: Contents, *, own_onl
             for found in contents.datasets:
                 parent, _, name = found.path.strip("/").rpartition("/")
                 if parent == inside and found.shape in ((), (1,)) and WANTED_SCALARS.match(name):
-                    _add(facts, name, file[found.path][()])
+                    add_fact(facts, name, file[found.path][()])
     _add_attributes(facts, file[frames_path])
     return facts
 
@@ -279,19 +315,8 @@ def _add_attributes(facts: dict[str, Fact], holder: Any) -> None:
     for name in holder.attrs:
         try:
             value = holder.attrs[name]
+        except IngestError:
+            raise
         except (OSError, TypeError, RuntimeError):  # an attribute of a type that h5py cannot read says nothing to us
             continue
-        _add(facts, name, value)
-
-
-def _add(facts: dict[str, Fact], name: str, value: Any) -> None:
-    if isinstance(value, np.ndarray):
-        if value.size != 1:
-            return
-        value = value.reshape(-1)[0]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if isinstance(value, str | int | float):
-        facts[name.lower()] = value
+        add_fact(facts, name, value)

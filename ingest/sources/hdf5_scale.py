@@ -1,25 +1,17 @@
-"""The one scale of an HDF5 run: what user and file say of it, else what a sample of frames shows."""
+"""The largest pixel values of HDF5 frames, for runs whose scale nothing says."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ingest.errors import SourceError, SourceReadError
-from ingest.frames import FrameScale, full_scale_of
+from ingest.errors import IngestError
 from ingest.sources.hdf5_file import H5PY_ERRORS, chunk_row_bytes, explain_read
-from ingest.sources.hdf5_layout import Fact
-from ingest.timing import Finding
+from ingest.sources.scale import SAMPLED_FRAMES, decide_scale, maximum_of_samples
 
 __all__ = ["SAMPLED_FRAMES", "decide_scale", "sampled_maximum"]
-
-SAMPLED_FRAMES = 16
-MAX_SAMPLED_BYTES = 256 * 2**20
-# NeXus NXdetector names first; the others are what lab scripts write.
-SATURATION_FACTS = ("saturation_value", "full_scale")
-BITS_FACTS = ("bit_depth_readout", "bit_depth", "bits")
 
 
 def sampled_maximum(dataset: Any, frames: int, samples: int, where: str) -> float | None:
@@ -48,85 +40,15 @@ def sampled_maximum(dataset: Any, frames: int, samples: int, where: str) -> floa
     FrameDataError
         Every one of these frames is damaged; single ones are passed over, and named when they are read.
     """
-    frame_bytes = dataset.shape[1] * dataset.shape[2] * dataset.dtype.itemsize
-    cost = max(frame_bytes, chunk_row_bytes(dataset))
-    samples = max(1, min(samples, frames, MAX_SAMPLED_BYTES // max(1, cost)))
-    largest: float | None = None
-    damage: list[SourceError] = []
-    for i in range(samples):
-        number = (2 * i + 1) * frames // (2 * samples)
+
+    def read(number: int) -> NDArray[np.generic]:
         try:
-            frame = dataset[number]
+            frame: NDArray[np.generic] = dataset[number]
+        except IngestError:
+            raise
         except H5PY_ERRORS as error:
-            damage.append(explain_read(f"{where}: frame {number}", error))
-            if len(damage) == samples or isinstance(damage[-1], SourceReadError):
-                raise damage[-1] from error
-            continue
-        if frame.dtype.kind == "f":
-            frame = frame[np.isfinite(frame)]
-        if frame.size:
-            top = float(frame.max())
-            largest = top if largest is None else max(largest, top)
-    return largest
+            raise explain_read(f"{where}: frame {number}", error) from error
+        return frame
 
-
-def decide_scale(
-    dtype: np.dtype[Any], asked: float | None, facts: dict[str, Fact], maximum: float | None
-) -> tuple[FrameScale, tuple[Finding, ...]]:
-    """Choose a run's scale: user, then file, then sampled maximum. 8-bit frames stay as they are unless asked.
-
-    Parameters
-    ----------
-    dtype : numpy.dtype
-        The stored pixel type.
-    asked : float or None
-        What the user says becomes 255.
-    facts : dict
-        Attributes, lower-case names.
-    maximum : float or None
-        Of a sample of frames.
-
-    Returns
-    -------
-    scale : FrameScale
-        The one scale of the run.
-    findings : tuple of Finding
-        ``"scale"``: sampled pixels are brighter than the full scale, so that they are clipped.
-
-    Raises
-    ------
-    SettingsError
-        A full scale that is not a positive number.
-    """
-    name = dtype.newbyteorder("=").name
-    if asked is not None:
-        scale = FrameScale(name, float(asked), "user")
-    elif dtype == np.uint8:
-        return FrameScale(name, None, "8 bit"), ()
-    elif dtype.kind == "b":
-        return FrameScale(name, 1.0, "file"), ()
-    else:
-        said = _said(facts)
-        if said is not None:
-            scale = FrameScale(name, said, "file")
-        else:
-            return FrameScale(name, full_scale_of(max(maximum or 0.0, 0.0), dtype), "sampled maximum"), ()
-    if maximum is not None and scale.full_scale is not None and maximum > scale.full_scale + 1:
-        message = f"pixels up to {maximum:g} were seen, above the full scale {scale.full_scale:g}: they become white"
-        return scale, (Finding("scale", message),)
-    return scale, ()
-
-
-def _said(facts: dict[str, Fact]) -> float | None:
-    for name in (*SATURATION_FACTS, *BITS_FACTS):
-        try:
-            value = float(facts[name])
-        except (KeyError, ValueError):
-            continue
-        if not 0 < value < math.inf:
-            continue
-        if name in SATURATION_FACTS:
-            return value
-        if value <= 64:
-            return float(2.0**value) - 1
-    return None
+    frame_bytes = dataset.shape[1] * dataset.shape[2] * dataset.dtype.itemsize
+    return maximum_of_samples(read, frames, samples, max(frame_bytes, chunk_row_bytes(dataset)))

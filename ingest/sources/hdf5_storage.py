@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import math
 from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
-from ingest.errors import MissingFilterError, NoFramesError, SourceFormatError, TruncatedSourceError
-from ingest.sources.hdf5_file import MAX_ROW_BYTES, chunk_row_bytes
+from ingest.errors import MissingFilterError, SourceFormatError, TruncatedSourceError
+from ingest.sources.hdf5_file import MAX_ROW_BYTES, chunk_row_bytes, file_size_bytes
+from ingest.sources.hdf5_virtual import missing_frames
+from ingest.sources.urls import is_url
 from ingest.timing import Finding
 
-__all__ = ["check_filters", "stored_frames"]
+__all__ = ["MAX_FRAME_BYTES", "check_filters", "check_frame_size", "stored_frames"]
 
 MAX_FRAME_BYTES = 512 * 10**6  # one frame of this size fills a chunk of the platform; no camera comes near it
 # Registered at https://github.com/HDFGroup/hdf5_plugins (RegisteredFilterPlugins.md); ids as in FORMATS.md 4.
@@ -54,13 +57,15 @@ def _is_used(dataset: Any, position: int) -> bool:
     return bool(dataset.id.chunk_iter(lambda chunk: None if chunk.filter_mask >> position & 1 else True))
 
 
-def stored_frames(dataset: Any, where: str) -> tuple[int, tuple[Finding, ...]]:
+def stored_frames(dataset: Any, path: str, where: str) -> tuple[int, tuple[Finding, ...]]:
     """Count the frames that are stored, which may be fewer than the header promises.
 
     Parameters
     ----------
     dataset : h5py.Dataset, (frame, y, x)
         The frames.
+    path : str
+        The file.
     where : str
         File and dataset, for messages.
 
@@ -82,26 +87,45 @@ def stored_frames(dataset: Any, where: str) -> tuple[int, tuple[Finding, ...]]:
 
     Notes
     -----
-    Holds 8 bytes per hdf5_chunk where some are missing, else nothing.
+    Holds 8 bytes per hdf5_chunk where some are missing or the file was never closed; a byte per frame of a virtual
+    dataset; else nothing.
     """
     frames = int(dataset.shape[0])
-    frame_bytes = int(np.prod([int(n) for n in dataset.shape[1:]], dtype=object)) * dataset.dtype.itemsize
-    if frame_bytes > MAX_FRAME_BYTES:
-        raise SourceFormatError(f"{where}: frames of {dataset.shape[1:]} {dataset.dtype}, {frame_bytes} bytes each")
+    if not is_url(path):
+        path = dataset.file.filename  # an external link may have led elsewhere
+    check_frame_size(dataset, where)
     if chunk_row_bytes(dataset) > MAX_ROW_BYTES and dataset.id.get_create_plist().get_nfilters():
         raise SourceFormatError(
             f"{where}: hdf5_chunks {dataset.chunks}: {chunk_row_bytes(dataset)} bytes to decompress for any frame",
             hint=f"repack it: `h5repack -l CHUNK=1x{dataset.shape[1]}x{dataset.shape[2]}`",
         )
     if dataset.is_virtual:
-        _check_virtual(dataset, where)
-        return frames, ()
+        return _kept(~missing_frames(dataset, path, where), frames, where)
     if dataset.id.get_storage_size() == 0:
         raise _unwritten(where, frames, 0)
     if dataset.chunks is None:
-        _check_inside(dataset, where)
+        if (offset := dataset.id.get_offset()) is not None:
+            _check_inside(offset + dataset.id.get_storage_size(), path, where)
         return frames, ()
+    if dataset.file.swmr_mode:
+        # Of others HDF5 itself compares the size with the header's when it opens them. Past the end it reads zeros.
+        ends: list[int] = []
+        dataset.id.chunk_iter(lambda chunk: ends.append(chunk.byte_offset + chunk.size))
+        _check_inside(max(ends, default=0), path, where)
     return _count_chunks(dataset, where)
+
+
+def check_frame_size(dataset: Any, where: str) -> None:
+    """Refuse frames over 512 MB.
+
+    Raises
+    ------
+    SourceFormatError
+        They are larger.
+    """
+    frame_bytes = math.prod(int(n) for n in dataset.shape[1:]) * dataset.dtype.itemsize
+    if frame_bytes > MAX_FRAME_BYTES:
+        raise SourceFormatError(f"{where}: frames of {dataset.shape[1:]} {dataset.dtype}, {frame_bytes} bytes each")
 
 
 def _count_chunks(dataset: Any, where: str) -> tuple[int, tuple[Finding, ...]]:
@@ -119,17 +143,29 @@ def _count_chunks(dataset: Any, where: str) -> tuple[int, tuple[Finding, ...]]:
     used = int(numbers[-1]) + 1
     if 2 * len(rows) < used * per_row or 2 * used * chunk_frames < frames:
         raise _unwritten(where, frames, int(len(rows) / per_row * chunk_frames))
+    whole = np.zeros(used, bool)
+    whole[numbers[counts == per_row]] = True
+    written = np.zeros(min(frames, used * chunk_frames), bool)
+    written[:] = np.repeat(whole, chunk_frames)[: len(written)]
+    return _kept(written, frames, where, even_last=True)
+
+
+def _kept(
+    written: NDArray[np.bool_], frames: int, where: str, *, even_last: bool = False
+) -> tuple[int, tuple[Finding, ...]]:
+    """Leave out what was not written at the end (but for a last one that is there in part), and count what lacks."""
+    there = np.flatnonzero(written)
+    kept = len(written) if even_last else int(there[-1]) + 1 if len(there) else 0
+    if 2 * kept < frames or (2 * len(there) < kept and not even_last):
+        raise _unwritten(where, frames, len(there))
     findings = []
-    kept = min(frames, used * chunk_frames)
     if kept < frames:
         message = f"{frames} frames promised, {kept} written: the last {frames - kept} are left out"
         findings.append(Finding("unwritten frames", message, kept))
-    whole = np.zeros(used, bool)
-    whole[numbers[counts == per_row]] = True
-    if not whole.all():
-        first = int(np.argmin(whole)) * chunk_frames
-        message = f"{int((~whole).sum()) * chunk_frames} frames were never wholly written and read as the fill value"
-        findings.append(Finding("unwritten frames", message, first))
+    holes = np.flatnonzero(~written[:kept])
+    if len(holes):
+        message = f"{len(holes)} frames were never wholly written and read as the fill value"
+        findings.append(Finding("unwritten frames", message, int(holes[0])))
     return kept, tuple(findings)
 
 
@@ -140,23 +176,8 @@ def _unwritten(where: str, frames: int, stored: int) -> TruncatedSourceError:
     )
 
 
-def _check_inside(dataset: Any, where: str) -> None:
-    """Refuse contiguous data that lie beyond the file's end (a forged or cut file)."""
-    offset = dataset.id.get_offset()
-    if offset is None:
-        return
-    size_bytes = os.stat(dataset.file.filename).st_size
-    end = offset + dataset.id.get_storage_size()
+def _check_inside(end: int, path: str, where: str) -> None:
+    """Refuse data that lie beyond the file's end (a forged or cut file)."""
+    size_bytes = file_size_bytes(path)
     if end > size_bytes:
         raise TruncatedSourceError(f"{where}: data end at byte {end}, the file at byte {size_bytes}")
-
-
-def _check_virtual(dataset: Any, where: str) -> None:
-    """Refuse a virtual dataset with a missing part, which HDF5 would silently read as the fill value."""
-    folder = os.path.dirname(os.path.abspath(dataset.file.filename))
-    for part in dataset.virtual_sources():
-        name = part.file_name
-        if name != "." and "%" not in name and not os.path.exists(os.path.join(folder, name)):
-            raise NoFramesError(
-                f"{where}: a virtual dataset; its part {name} is missing", hint="put the part beside the file"
-            )

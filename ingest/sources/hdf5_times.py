@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ingest.sources.start import NS, UNITS_PER_S, UNIX_END_S, UNIX_FIRST_S, parse_time
 from ingest.timing import Finding
 
-__all__ = ["EPICS_EPOCH_S", "Stamps", "decode_epics", "decode_plain", "spread"]
+__all__ = ["EPICS_EPOCH_S", "Stamps", "decode_epics", "decode_plain", "per_second_of", "spread"]
 
 # EPICS counts from 1990-01-01 UTC; ADCore writes that into files (FORMATS.md 1.5).
 EPICS_EPOCH_S = 631_152_000
@@ -22,6 +22,8 @@ _PER_S = {
     "us": 10**6, "usec": 10**6, "µs": 10**6, "microsecond": 10**6, "microseconds": 10**6,
     "ns": 10**9, "nsec": 10**9, "nanosecond": 10**9, "nanoseconds": 10**9,
 }  # fmt: skip
+# What CF counts in besides; no camera is that slow, but a time axis may be written so.
+_SECONDS = {"minute": 60, "minutes": 60, "min": 60, "hour": 3600, "hours": 3600, "h": 3600, "day": 86400, "days": 86400}
 _SINCE = re.compile(r"^\s*([a-zµ]+)\s+since\s+(.+?)\s*$", re.IGNORECASE)
 
 
@@ -32,6 +34,15 @@ class Stamps:
     ns: NDArray[np.int64]
     absolute: bool
     origin: str
+
+
+def per_second_of(units: str) -> float | None:
+    """Return how many of a unit of time (``"ms"``, ``"days since 2023-10-03"``) make a second; None: not a time."""
+    since = _SINCE.match(units)
+    word = (since[1] if since else units).strip().lower()
+    if word in _SECONDS:
+        return 1 / _SECONDS[word]
+    return _PER_S.get(word)
 
 
 def spread(start_ns: int, end_ns: int, frames: int) -> NDArray[np.int64]:
@@ -119,6 +130,8 @@ def decode_plain(
     """
     first = values[0].item()
     since = _SINCE.match(units) if units else None
+    if since is not None and (seconds := _SECONDS.get(since[1].lower())) is not None:
+        return decode_plain(values.astype(np.float64) * seconds, f"s since {since[2]}", timezone, fps)
     if since is not None and since[1].lower() in _PER_S:
         epoch_ns = _epoch(since[2], timezone)
         if epoch_ns is not None:

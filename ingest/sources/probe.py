@@ -6,8 +6,9 @@ import os
 import re
 
 from ingest.sources.base import SourceOptions
+from ingest.sources.urls import redacted
 
-__all__ = ["FORMATS", "HEAD_BYTES", "kind_of", "read_head"]
+__all__ = ["FORMATS", "HDF5_SIGNATURE", "HEAD_BYTES", "is_zarr", "kind_of", "kind_of_url", "read_head"]
 
 HEAD_BYTES = 4096
 FORMATS = (
@@ -81,6 +82,12 @@ def kind_of(path: str, options: SourceOptions) -> str | None:
     if name in SIDECARS or not os.path.isfile(path):
         return None
     return _by_content(read_head(path), suffix) or _by_suffix(suffix, options)
+
+
+def kind_of_url(url: str) -> str | None:
+    """Return the kind of what is at a URL, by its name alone; None: the name does not say."""
+    suffix = os.path.splitext(redacted(url).rstrip("/"))[1].lower()
+    return "zarr" if suffix == ".zarr" else _by_suffix(suffix, SourceOptions())
 
 
 def is_zarr(path: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -46,11 +46,14 @@ class LogTable:
     where : str or None
         Where in the file: the path of an HDF5 group or dataset.
     block_offsets : tuple of int
-        Of a text file: the byte at which each block of `block_rows` rows begins, so that a worker reads its own rows.
+        Where each block of `block_rows` rows begins: of a text file the byte, so that a worker reads its own rows; of
+        HDF5 columns the row, where rows without a time are passed over.
     block_rows : int
         Rows from one of these to the next.
     holds : bool
         Whether a value stays until the next one is written (change-of-value, as of shutters): never interpolated.
+    layout : str
+        What its reader has to know of it besides, as JSON.
     """
 
     path: str
@@ -60,6 +63,7 @@ class LogTable:
     block_offsets: tuple[int, ...] = ()
     block_rows: int = 0
     holds: bool = False
+    layout: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,11 @@ class SeriesSpec:
     def option(self, name: str) -> ReaderOption | None:
         """Return one of `options`, or None."""
         return dict(self.options).get(name)
+
+    def part(self, table: int) -> SeriesSpec:
+        """Return what reads one table alone, as table 0; all files of a large run would be much to send to a worker."""
+        only = self.tables[table]
+        return replace(self, paths=(only.path,), tables=(only,))
 
 
 @dataclass(frozen=True, slots=True)

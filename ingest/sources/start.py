@@ -11,7 +11,16 @@ from ingest.errors import SettingsError, SourceTimeError
 from ingest.sources.base import StartFrom, StartSaidBy
 from ingest.timing import Finding
 
-__all__ = ["ResolvedStart", "StartEvidence", "local_to_unix_ns", "parse_time", "resolve_start", "unix_number_to_ns"]
+__all__ = [
+    "NameTime",
+    "ResolvedStart",
+    "StartEvidence",
+    "local_to_unix_ns",
+    "parse_time",
+    "resolve_start",
+    "time_in_name",
+    "unix_number_to_ns",
+]
 
 NS = 1_000_000_000
 # A plain number is a Unix time if it falls between 2001-09-09 and 2103, in one of these units per second.
@@ -23,10 +32,11 @@ _ISO = re.compile(
     r"^\s*(\d{4})-(\d{2})-(\d{2})[T ](\d{2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,9})\d*)?)?\s*(Z|UTC|[+-]\d{2}:?\d{2})?\s*$",
     re.IGNORECASE,
 )
-# Seen in FORMATS.md 6.9 and the samples: 20231003-161713, 2023-10-03_16-17-13, 20231003T161713Z, 20231003_161713.250
+# Seen in FORMATS.md 1.2, 6.9 and the samples: 20231003-161713, 2023-10-03_16-17-13, 20231003T161713Z,
+# 20231003_161713.250, 2025-12-22___15-39-57.878
 _NAME = re.compile(
-    r"(?<!\d)(\d{4})([-_.]?)(\d{2})\2(\d{2})[-_T .]{1,2}"
-    r"(\d{2})([-_.h:]?)(\d{2})[-_.m:]?(\d{2})(?:[.,_-](\d{3}))?(Z|UTC)?(?!\d)"
+    r"(?<!\d)(\d{4})([-_.]?)(\d{2})\2(\d{2})[-_T .]{1,3}"
+    r"(\d{2})([-_.h:]?)(\d{2})[-_.m:]?(\d{2})(?:([.,_-])(\d{3}))?(Z|UTC)?(?!\d)"
 )
 
 
@@ -100,7 +110,7 @@ def resolve_start(evidence: StartEvidence) -> ResolvedStart:
     SettingsError
         There is no such zone.
     """
-    if evidence.user_ns is not None:
+    if evidence.user_ns is not None and evidence.user_from != "file name":
         return ResolvedStart(evidence.user_ns, evidence.user_from)
     if evidence.frame_ns is not None:
         return ResolvedStart(evidence.frame_ns, "frame stamps")
@@ -111,6 +121,8 @@ def resolve_start(evidence: StartEvidence) -> ResolvedStart:
         if start_ns is not None:
             return ResolvedStart(start_ns, "file attributes")
         findings += (Finding("start time", f"{what} in the file is not understood as a time"),)
+    if evidence.user_ns is not None:  # what a rule of the user's read from the path says more than our own reading
+        return ResolvedStart(evidence.user_ns, "file name", findings)
     if evidence.file_name is not None:
         start_ns, more = _name_ns(evidence.file_name, evidence.timezone)
         findings += more
@@ -242,17 +254,53 @@ def local_to_unix_ns(local: dt.datetime, timezone: str, what: str) -> int:
 
 
 def _name_ns(file_name: str, timezone: str | None) -> tuple[int | None, tuple[Finding, ...]]:
-    for match in _NAME.finditer(file_name):
+    found = time_in_name(file_name)
+    if found is None:
+        return None, ()
+    zone = "UTC" if found.is_utc else timezone
+    if zone is None:
+        message = f"the file name says {found.local.isoformat(' ')}, but not in which time zone: {ZONE_HINT}"
+        return None, (Finding("start time", message),)
+    return local_to_unix_ns(found.local, zone, f"file name {file_name}") + found.fraction_ns, ()
+
+
+@dataclass(frozen=True, slots=True)
+class NameTime:
+    """A date and time in a name.
+
+    Attributes
+    ----------
+    local : datetime, naive
+        What it says, to the second.
+    fraction_ns : int
+        The rest of it.
+    is_utc : bool
+        Whether it says so; else it is of some zone.
+    seconds_end : int
+        Where in the name its seconds end.
+    end : int
+        Where all of it ends.
+    fraction_is_sure : bool
+        Whether three digits after the seconds follow a point or comma; after another sign they may be a count.
+    """
+
+    local: dt.datetime
+    fraction_ns: int
+    is_utc: bool
+    seconds_end: int
+    end: int
+    fraction_is_sure: bool
+
+
+def time_in_name(name: str) -> NameTime | None:
+    """Return the first date with time between 1990 and 2103 in a file's name; None: there is none."""
+    for match in _NAME.finditer(name):
         year, month, day, hour, minute, second = (int(match[i]) for i in (1, 3, 4, 5, 7, 8))
         try:
             local = dt.datetime(year, month, day, hour, minute, second)  # noqa: DTZ001  the zone comes next
         except ValueError:
             continue
-        if not 1990 <= year < 2103:
-            continue
-        zone = "UTC" if match[10] else timezone
-        if zone is None:
-            message = f"the file name says {local.isoformat(' ')}, but not in which time zone: {ZONE_HINT}"
-            return None, (Finding("start time", message),)
-        return local_to_unix_ns(local, zone, f"file name {file_name}") + int(match[9] or 0) * 1_000_000, ()
-    return None, ()
+        if 1990 <= year < 2103:
+            fraction_ns = int(match[10] or 0) * 1_000_000
+            return NameTime(local, fraction_ns, bool(match[11]), match.end(8), match.end(), match[9] in (".", ","))
+    return None

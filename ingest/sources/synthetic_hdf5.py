@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.errors import SettingsError
-from ingest.sources.hdf5_columns import FILE_END, FILE_START
+from ingest.sources.facts import FILE_END, FILE_START
 from ingest.sources.hdf5_times import EPICS_EPOCH_S
 from ingest.sources.synthetic import NS, GrowthRun
 

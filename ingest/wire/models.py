@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ingest.errors import SettingsError
 from ingest.plan import StreamSettings
+from ingest.wire.lost_frames import LOST_FRAMES_HEADER, lost_frames_text
 
 __all__ = ["ChunkMetadata", "Delivery", "check_settings", "create_body", "frames_per_rotation", "object_key"]
 
@@ -82,6 +83,9 @@ class ChunkMetadata:
         Capture start.
     clock_offset_ms, clock_uncertainty_ms : float or None
         The correction that live stamps got; None: none.
+    lost_frames : tuple of int
+        Frames, counted from the chunk's first and rising, that the source could not give: they are in `frames`, and not
+        in the shard.
     """
 
     frames: int
@@ -93,6 +97,7 @@ class ChunkMetadata:
     start_unix_ms_utc: int
     clock_offset_ms: int | None = None
     clock_uncertainty_ms: float | None = None
+    lost_frames: tuple[int, ...] = ()
 
     @property
     def end_unix_ms_utc(self) -> int:
@@ -118,6 +123,16 @@ class ChunkMetadata:
             body["clock_offset_ms"] = str(self.clock_offset_ms)
             body["clock_uncertainty_ms"] = f"{self.clock_uncertainty_ms:.1f}"
         return body
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that go with the body: none, but for lost frames, which no key of the body may name.
+
+        Raises
+        ------
+        FrameDataError
+            Too many to be named.
+        """
+        return {LOST_FRAMES_HEADER: lost_frames_text(self.lost_frames)} if self.lost_frames else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,12 +37,12 @@ def quoted_id(data_id: str) -> str:
 
 
 def upload_url_call(data_id: str, index: int, meta: ChunkMetadata) -> ApiCall:
-    """Return the request for the upload URL of one chunk."""
+    """Return the request for the upload URL of one chunk; a header names its lost frames, if any."""
     if index < 0:
         raise SettingsError(f"chunk {index} of stream {data_id}: chunks count from 0")
     quoted_id(data_id)
     query = f"original_filename={object_key(index)}&num_parts=1&staging_type=stream"
-    return ApiCall("POST", f"/data_entries/raw_data/staged/upload_urls/?{query}", meta.body(data_id))
+    return ApiCall("POST", f"/data_entries/raw_data/staged/upload_urls/?{query}", meta.body(data_id), meta.headers())
 
 
 def _read_url(body: Any) -> str:

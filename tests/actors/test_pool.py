@@ -34,8 +34,8 @@ class FakePackers:
         self.sleeps.append((seconds, asyncio.Event()))
         await self.sleeps[-1][1].wait()
 
-    async def ask(self, order) -> asyncio.Task:
-        self.tasks.append(asyncio.create_task(self.pool.ask("deliver", order)))
+    async def ask(self, order, lane=None) -> asyncio.Task:
+        self.tasks.append(asyncio.create_task(self.pool.ask("deliver", order, lane=lane)))
         await settle()
         return self.tasks[-1]
 
@@ -232,3 +232,30 @@ def test_one_that_gives_up_leaves_its_place():
         assert fakes.asked == [(0, "a"), (0, "c")]
 
     run(scenario, 1, 1)
+
+
+def test_a_lane_keeps_its_packer_and_lanes_are_spread():
+    async def scenario(fakes):
+        for order, lane in (("a1", "a"), ("b1", "b"), ("a2", "a"), ("a3", "a"), ("b2", "b")):
+            await fakes.ask(order, lane)
+        assert fakes.asked == [(0, "a1"), (1, "b1"), (0, "a2"), (1, "b2")], "a3 waits for its packer, though 1 is free"
+        await fakes.answer("a1", "done")
+        assert fakes.asked[-1] == (0, "a3")
+
+    run(scenario, 2, 2)
+
+
+def test_a_lane_moves_when_its_packer_is_lost():
+    async def scenario(fakes):
+        await fakes.ask("a1", "a")
+        await fakes.answer("a1", LOST)
+        assert fakes.asked == [(0, "a1"), (1, "a1")]
+        await fakes.ask("a2", "a")
+        assert fakes.asked[-1] == (1, "a2")
+        fakes.pool.forget("a")
+        fakes.pool.forget("a")
+        await fakes.answer("a2", "done")
+        await fakes.ask("c1", "c")
+        assert fakes.asked[-1] == (1, "c1"), "the only one that is up"
+
+    run(scenario, 2, 2)

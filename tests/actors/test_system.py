@@ -247,7 +247,7 @@ def test_damaged_frames_are_lost_in_their_place_and_all_others_arrive(tmp_path: 
     named = plan_of(path)
     with ThreadServer(tmp_path / "server") as server:
         [row] = backfill_without_ray(server.url, tmp_path / "state", named)
-        _, chunks = stored(server, row.data_id)
+        stream, chunks = stored(server, row.data_id)
         again = backfill_without_ray(server.url, tmp_path / "state", named, job_id="again")[0]
     assert (row.end.status, row.lost, row.confirmed, row.frames_lost) == ("partial", 0, 3, 3)
     assert "3 frame(s) could not be read" in row.end.error
@@ -258,6 +258,9 @@ def test_damaged_frames_are_lost_in_their_place_and_all_others_arrive(tmp_path: 
     whole = np.concatenate([chunk.frames for chunk in chunks])
     assert whole.shape[0] == 120
     assert np.flatnonzero(~whole.any(axis=(1, 2))).tolist() == [50, 51, 79]
+    assert {chunk["index"]: chunk["lost_frames"] for chunk in stream["chunk_list"]} == {0: [], 1: [10, 11, 39], 2: []}
+    assert (stream["frames"], stream["frames_lost"]) == (120, 3)
+    assert [chunk.lost_frames for chunk in chunks] == [(), (10, 11, 39), ()]
 
 
 def test_a_chunk_of_which_no_frame_can_be_read_is_lost(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from ingest.telemetry import Secret
 from ingest.timing import chunk_start_ms, cut, fit_timeline, time_error
 from tests.benchmarks import files, memory
 from tests.benchmarks.counting_server import CountingServer
+from tests.benchmarks.formats import formats, long_movie
 from tests.benchmarks.live import LIVE, QUICK, Scale
 from tests.benchmarks.serial import without_ray
 
@@ -41,7 +42,9 @@ ROOT = Path(__file__).parents[2]
 def plan_of(path: Path) -> RunPlan:
     is_noisy = path.name.startswith("noisy")
     settings = BackfillSettings(
-        fps=files.FPS if is_noisy else files.REAL_FPS, chunk_size=files.CHUNK if is_noisy else files.REAL_CHUNK
+        rotations_per_min=0.0,
+        fps=files.FPS if is_noisy else files.REAL_FPS,
+        chunk_size=files.CHUNK if is_noisy else files.REAL_CHUNK,
     )
     [candidate] = find_candidates([str(path)], settings, planning=True)
     if candidate.plan is None:
@@ -229,6 +232,8 @@ BENCHMARKS = {
     "receipts": receipts,
     "backfill": backfill,
     "memory": peak_memory,
+    "formats": formats,
+    "long_movie": long_movie,
 }
 
 

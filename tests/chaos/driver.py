@@ -21,7 +21,7 @@ def main() -> int:
     config = json.loads(Path(sys.argv[1]).read_text())
     folder = Path(config["folder"])
     write_pid(folder, "driver", os.getpid())
-    settings = BackfillSettings(sample="chaos sample", tag=("chaos",))
+    settings = BackfillSettings(sample="chaos sample", tag=("chaos",), rotations_per_min=0.0)
     candidates = find_candidates(config["files"], settings, planning=True)
     request = BackfillRequest(
         plans=[c.plan for c in candidates if c.plan is not None],

@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import numpy as np
+
 from actors.aggregator import Aggregator
 from actors.job import ActorClasses
 from actors.packer import Packer
 from ingest.journal import Journal
 from ingest.ledger import Receipt, StreamLedger
-from ingest.pipeline import ChunkOrder, Delivered, Pipeline
+from ingest.pipeline import ChunkOrder, Pipeline
 
 
 class ReceiptFirstPipeline(Pipeline):
     """Answers before the PUT, and puts afterwards."""
 
-    async def run(self, order: ChunkOrder):
-        shard, digest = await self._in_thread(self._read_and_pack, order)
+    async def _frames(self, order: ChunkOrder):
+        frames, lost = self._read(order, np.empty(order.n_bytes, np.uint8))
+        shard, digest = self._pack(order, frames, lost)
         self._later = asyncio.get_running_loop().create_task(self._put_later(order, shard))
         meta = order.meta
-        return Delivered(
-            Receipt(
-                order.task.index, meta.frames, meta.start_unix_ms_utc, meta.end_unix_ms_utc, shard.n_bytes,
-                shard.crc32c(), digest, None, 1, "mutant", 0,
-            )
+        return Receipt(
+            order.task.index, meta.frames, meta.start_unix_ms_utc, meta.end_unix_ms_utc, shard.n_bytes,
+            shard.crc32c(), digest, None, 1, "mutant", 0,
         )  # fmt: skip
 
     async def _put_later(self, order: ChunkOrder, shard) -> None:
@@ -36,20 +37,20 @@ class ReceiptFirstPipeline(Pipeline):
 class FlippedBytePipeline(Pipeline):
     """One byte of one frame is wrong."""
 
-    def _read(self, order: ChunkOrder):
-        frames = super()._read(order)
+    def _read(self, order: ChunkOrder, memory):
+        frames, lost = super()._read(order, memory)
         if order.task.index == 1:
             frames[0, 5, 5] ^= 1
-        return frames
+        return frames, lost
 
 
 class SwappedPipeline(Pipeline):
     """Chunks 1 and 2 carry each other's frames."""
 
-    def _read(self, order: ChunkOrder):
+    def _read(self, order: ChunkOrder, memory):
         n, shift = order.task.frames, {1: 1, 2: -1}.get(order.task.index, 0)
         start = order.task.start + shift * n
-        return super()._read(replace(order, task=replace(order.task, start=start, stop=start + n)))
+        return super()._read(replace(order, task=replace(order.task, start=start, stop=start + n)), memory)
 
 
 class ReceiptFirstPacker(Packer):

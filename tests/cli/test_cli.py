@@ -22,6 +22,7 @@ from tests.support import KEY, ThreadServer, make_run, plan_of
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples" / "hdf5"
 with_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the shared samples are not there")
+STATIONARY = ("--rotations-per-min", "0")
 on_ray = [pytest.mark.cluster, pytest.mark.usefixtures("ray_session")]
 
 
@@ -118,7 +119,8 @@ def test_bad_files_get_a_word_each_and_the_good_one_is_still_inspected(run, tmp_
 def test_what_cannot_be_is_refused_before_anything_is_sent(run, key, tmp_path: Path, arguments, words: str) -> None:
     make_run(tmp_path / "a.h5")
     to = () if "--to" in arguments else ("--to", "http://127.0.0.1:9")
-    ran = run("backfill", tmp_path / "a.h5", *to, *arguments)
+    still = () if "--rotations-per-min" in arguments else STATIONARY
+    ran = run("backfill", tmp_path / "a.h5", *to, *still, *arguments)
     assert ran.code in (1, 2)
     assert words in ran.out + ran.err
 
@@ -138,21 +140,29 @@ def test_no_start_time_is_a_named_error_that_says_what_to_pass(run, key, tmp_pat
 
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["frames"] = np.zeros((50, 8, 8), np.uint8)
-    ran = run("backfill", tmp_path / "a.h5", "--to", "http://127.0.0.1:9", "--fps", "10")
+    ran = run("backfill", tmp_path / "a.h5", "--to", "http://127.0.0.1:9", "--fps", "10", *STATIONARY)
     assert ran.code == 1
     assert "--start" in ran.out
 
 
+def test_rotation_is_asked_for_where_nothing_says_it(run, key, tmp_path: Path) -> None:
+    make_run(tmp_path / "a.h5")
+    ran = run("backfill", tmp_path / "a.h5", "--to", "http://127.0.0.1:9")
+    assert ran.code == 1
+    assert "nothing says whether the sample rotated" in ran.out
+    assert "--rotations-per-min 0" in ran.out
+    assert run("inspect", tmp_path / "a.h5").code == 0, "a look needs none"
+
+
 def test_a_dry_run_says_what_would_be_sent_and_created(run, key, tmp_path: Path, platform: ServerProcess) -> None:
     make_run(tmp_path / "a.h5")
-    ran = run(
-        "backfill", tmp_path, "--to", platform.url, "--sample", "Brand new", "--tag", "dry", "--dry-run", "--json"
-    )
+    asked = ("backfill", tmp_path, "--to", platform.url, "--sample", "Brand new", *STATIONARY, "--dry-run")
+    ran = run(*asked, "--tag", "dry", "--json")
     document = json.loads(ran.out)
     assert ran.code == 0
     assert document["totals"]["frames"] == 200
-    assert document["would_create"] == {"sample": "Brand new", "tags": ["dry"]}
-    text = run("backfill", tmp_path, "--to", platform.url, "--sample", "Brand new", "--dry-run").out
+    assert document["would_create"] == {"samples": ["Brand new"], "tags": ["dry"]}
+    text = run(*asked).out
     assert "would create: sample 'Brand new'" in text
     assert json.loads(run("streams", "--json").out) == {"streams": []}
 
@@ -226,14 +236,14 @@ class TestOnRay:
         data.mkdir()
         made = make_run(data / "good.h5", seed=3)
         (data / "bad.h5").write_text("nothing")
-        ran = run("backfill", data, "--to", platform.url, "--json", "--tag", "mixed", "--sample", "Mix")
+        ran = run("backfill", data, "--to", platform.url, "--json", "--tag", "mixed", "--sample", "Mix", *STATIONARY)
         document = json.loads(ran.out)
         assert ran.code == 3
         by_name = {Path(found["source"].split("::")[0]).name: found for found in document["runs"]}
         good, bad = by_name["good.h5"], by_name["bad.h5"]
         assert set(good) == {
             "source", "data_id", "status", "frames", "fps", "start_unix_ms_utc", "start_from", "max_time_error_ms",
-            "chunks", "bytes_in", "bytes_out", "seconds", "findings", "error",
+            "chunks", "frames_lost", "bytes_in", "bytes_out", "seconds", "findings", "error",
         }  # fmt: skip
         assert (good["status"], good["frames"], good["error"]) == ("complete", 200, None)
         assert good["chunks"]["uploaded"] == good["chunks"]["total"] == good["chunks"]["confirmed"]
@@ -244,7 +254,7 @@ class TestOnRay:
         assert_whole(platform, good["data_id"], made, plan)
         assert KEY.reveal() not in ran.out + ran.err
 
-        again = run("backfill", data / "good.h5", "--to", platform.url)
+        again = run("backfill", data / "good.h5", "--to", platform.url, *STATIONARY)
         assert again.code == 0
         assert "Nothing to do" in again.out
         assert good["data_id"] in run("streams").out
@@ -256,7 +266,10 @@ class TestOnRay:
     def test_a_job_file_with_overrides(self, run, key, tmp_path: Path, platform: ServerProcess) -> None:
         make_run(tmp_path / "a.h5", seed=8)
         job = tmp_path / "job.yaml"
-        job.write_text(f"sources: [a.h5]\nto: {platform.url}\nchunking: regular\nretry-for: 1m\nname: from the file\n")
+        job.write_text(
+            f"sources: [a.h5]\nto: {platform.url}\nchunking: regular\nretry-for: 1m\nname: from the file\n"
+            "rotations_per_min: 0\n"
+        )
         ran = run("backfill", job, "--name", "from the command", "--json")
         assert ran.code == 0, ran.err
         [found] = json.loads(ran.out)["runs"]
@@ -293,7 +306,7 @@ class TestOnRay:
         from ingest.destinations.readback import read_back
         from ingest.wire.client import PlatformClient
 
-        common = ("--to", platform.url, "--json")
+        common = ("--to", platform.url, "--json", *STATIONARY)
         first = run("backfill", SAMPLES / "atomscale_chunks", SAMPLES / "deposition_areadetector.h5", *common)
         start = ("--start", "2024-01-01T00:00:00Z")
         second = run("backfill", SAMPLES / "frames_timestamps.h5", *start, *common)
@@ -326,7 +339,8 @@ def test_ctrl_c_finishes_journals_and_says_how_to_resume(tmp_path: Path, number:
     made = make_run(tmp_path / "a.h5", frames=4000)
     _, plan = plan_of(tmp_path / "a.h5")
     environ = {**os.environ, "AS_API_KEY": KEY.reveal(), "XDG_STATE_HOME": str(tmp_path / "state")}
-    command = [sys.executable, "-c", "from ingest.cli import main; main()", "backfill", str(tmp_path / "a.h5"), "--to"]
+    command = [sys.executable, "-c", "from ingest.cli import main; main()", "backfill", str(tmp_path / "a.h5")]
+    command += [*STATIONARY, "--to"]
 
     async def slow(scope, receive, send):
         import asyncio

@@ -16,6 +16,7 @@ from ingest.wire.models import ChunkMetadata, object_key
 
 KEY = "a test's key"
 START_MS = 1_700_000_000_123
+UPLOAD_URLS = "/data_entries/raw_data/staged/upload_urls/"
 
 
 class Clock:
@@ -38,7 +39,8 @@ class Api:
         async def call():
             transport = httpx.ASGITransport(self.app, raise_app_exceptions=self.raises)
             async with httpx.AsyncClient(transport=transport, base_url="http://platform.test:8000") as client:
-                sent = {**({} if key is None else {"X-API-KEY": key}), **(headers or {})}
+                sent = httpx.Headers({} if key is None else {"X-API-KEY": key})
+                sent.update(headers)
                 return await client.request(method, url, headers=sent, **kwargs)
 
         return asyncio.run(call())
@@ -58,7 +60,7 @@ class Api:
         body = {**metadata.body(data_id), **changes}
         params = {"original_filename": object_key(index), "num_parts": 1, "staging_type": "stream"}
         body = {name: value for name, value in body.items() if value is not None}
-        return self.post("/data_entries/raw_data/staged/upload_urls/", body, params=params)
+        return self.post(UPLOAD_URLS, body, params=params, headers=metadata.headers())
 
     def url(self, data_id, index, metadata) -> str:
         answer = self.ask_url(data_id, index, metadata)
@@ -68,9 +70,10 @@ class Api:
     def put(self, url, body) -> httpx.Response:
         return self.request("PUT", url, key=None, content=body, headers={"Content-Type": ""})
 
-    def upload(self, data_id, index, frames, start_ms=START_MS, chunk_size=20, fps=10.0) -> bytes:
-        body = pack(frames).tobytes()
-        answer = self.put(self.url(data_id, index, metadata(frames.shape, start_ms, chunk_size, fps)), body)
+    def upload(self, data_id, index, frames, start_ms=START_MS, chunk_size=20, fps=10.0, lost=()) -> bytes:
+        body = pack(frames, lost=lost).tobytes()
+        said = metadata(frames.shape, start_ms, chunk_size, fps, lost_frames=lost)
+        answer = self.put(self.url(data_id, index, said), body)
         assert answer.status_code == 200, answer.text
         return body
 

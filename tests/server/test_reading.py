@@ -49,6 +49,7 @@ def test_details_hold_what_was_said_of_each_chunk(api):
         "end_unix_ms_utc": START_MS + 240,
         "clock_offset_ms": None,
         "clock_uncertainty_ms": None,
+        "lost_frames": [],
         "bytes": len(body),
         "puts": 1,
     }

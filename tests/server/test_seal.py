@@ -116,6 +116,7 @@ def test_the_array_is_as_the_design_says(api):
         "project": "p",
         "tags": [],
         "frames_stored": 25,
+        "frames_lost": 0,
         "chunks_stored": 2,
         "missing_chunks": [],
     }

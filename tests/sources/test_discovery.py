@@ -52,7 +52,7 @@ def test_what_fails_does_not_stop_the_rest(tmp_path):
     good = write(tmp_path / "good.h5", {"frames": pixels(2)})
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "empty").mkdir()
-    sources = ["/nowhere", str(tmp_path / "a.txt"), "s3://bucket/a.h5", str(tmp_path / "empty"), good]
+    sources = ["/nowhere", str(tmp_path / "a.txt"), "s3://bucket/a.avi", str(tmp_path / "empty"), good]
     entries = discover(sources)
     expected = [SourceNotFoundError, SourceFormatError, SettingsError, NoFramesError, type(None)]
     assert [type(entry.error) for entry in entries] == expected

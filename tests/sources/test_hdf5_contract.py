@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -45,6 +46,21 @@ class TestChunkFiles(SourceContract):
         folder = tmp_path / "run"
         write_hdf5(folder, run, "chunk_files", frames_per_file=8)  # 7 files: more than stay open
         return Made(look(folder), run.frames(0, 50))
+
+
+class TestFramesStoredPlain(SourceContract):
+    @pytest.fixture
+    def made(self, tmp_path):
+        frames = pixels(20)
+        path = write(tmp_path / "a.h5", {"frames": {"shape": (20, 12, 16), "dtype": "u1", "chunks": (1, 12, 16)}})
+        with h5py.File(path, "r+") as file:
+            for i in (*range(7), *range(9, 20)):  # 7 and 8: never written, and so of the fill value
+                file["frames"][i] = frames[i]
+        frames[7:9] = 0
+        return Made(look(path), frames)
+
+    def test_what_was_never_written_is_said(self, made):
+        assert [(found.kind, found.frame) for found in made.info.findings] == [("unwritten frames", 7)]
 
 
 class TestGzipOfManyFramesAndTiles(SourceContract):

@@ -16,6 +16,15 @@ CPH = "Europe/Copenhagen"
     ("evidence", "start_ns", "start_from"),
     [
         ({"user_ns": 5, "frame_ns": 6, "attribute": "garbage"}, 5, "user"),
+        ({"user_ns": 5, "user_from": "sidecar", "frame_ns": 6}, 5, "sidecar"),
+        ({"user_ns": 5, "user_from": "file name", "frame_ns": 6}, 6, "frame stamps"),
+        ({"user_ns": 5, "user_from": "file name", "attribute": "2023-10-03T14:17:13Z"}, AT, "file attributes"),
+        ({"user_ns": 5, "user_from": "file name", "file_name": "20200101-000000Z.h5"}, 5, "file name"),
+        (
+            {"container_tag": "2023-10-03T14:17:13Z", "file_name": "20231003-141713Z.mp4", "mtime_ns": 3},
+            AT,
+            "file name",
+        ),
         ({"frame_ns": 6, "attribute": "2023-10-03T14:17:13Z"}, 6, "frame stamps"),
         (
             {"attribute": "2023-10-03T14:17:13Z", "file_name": "20200101-000000.h5", "timezone": "UTC"},
@@ -91,3 +100,9 @@ def test_texts_that_are_no_time(text):
 @pytest.mark.parametrize("value", [0, -1, 12.5, 999_999_999, 4.2e9, 5e10, 1e30, float("nan"), float("inf")])
 def test_numbers_that_are_no_unix_time(value):
     assert unix_number_to_ns(value) is None
+
+
+def test_a_container_tag_is_better_than_mtime_and_says_what_it_is():
+    resolved = resolve_start(StartEvidence(container_tag="2023-10-03T14:17:13.000000Z", mtime_ns=3, duration_ns=1))
+    assert (resolved.start_ns, resolved.start_from) == (AT, "container tag")
+    assert "often that of an export" in resolved.findings[0].message

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import httpx
 import pytest
 
-from ingest.errors import RefusedError, SettingsError
+from ingest.errors import FrameDataError, RefusedError, SettingsError
 from ingest.plan import StreamSettings
 from ingest.wire.client import PlatformClient
 from ingest.wire.models import ChunkMetadata
@@ -188,6 +189,36 @@ def test_sends_a_clock_correction_as_strings_or_not_at_all() -> None:
     assert body["clock_uncertainty_ms"] == "0.2"
     assert (body["dims"], body["raw_frame_rate"], body["is_rotating"]) == ("2,3,4", "9.5", "1")
     assert body["end_unix_ms_utc"] == str(5 + 210)
+
+
+@pytest.mark.parametrize(("lost", "header"), [((), None), ((3,), "3"), ((3, 17, 18, 239), "3,17-18,239")])
+def test_names_lost_frames_in_a_header_of_the_url_s_request_alone(lost: tuple[int, ...], header: str | None) -> None:
+    rig = Rig()
+
+    async def run() -> None:
+        await rig.client.create_rheed_stream(SETTINGS, "k0")
+        await rig.client.put_shard("s0", 3, replace(META, lost_frames=lost), SHARD)
+
+    asyncio.run(run())
+    assert [r.headers.get("x-rheed-lost-frames") for r in rig.platform.requests] == [None, header, None]
+    assert json.loads(rig.platform.requests[1].content) == META_BODY
+
+
+def test_a_chunk_of_which_nothing_is_lost_has_the_same_headers_as_ever() -> None:
+    rig = Rig()
+    asyncio.run(_put(rig.client))
+    (request,) = rig.platform.sent("POST", "/data_entries")
+    assert set(request.headers) == {
+        "host", "accept", "accept-encoding", "connection", "user-agent", "x-api-key", "content-type", "content-length",
+    }  # fmt: skip
+
+
+def test_sends_nothing_of_a_chunk_with_more_losses_than_a_header_carries() -> None:
+    rig = Rig()
+    meta = replace(META, frames=4000, lost_frames=tuple(range(0, 4000, 2)))
+    with pytest.raises(FrameDataError, match=r"lost in 2000 places of one chunk.*smaller chunk_size"):
+        asyncio.run(rig.client.put_shard("s0", 3, meta, SHARD))
+    assert rig.platform.requests == []
 
 
 @pytest.mark.parametrize("form", [lambda u: {"url": u}, lambda u: [{"url": u, "part": 0}, {"url": "http://other"}]])

@@ -1,0 +1,343 @@
+"""Instrument readings in HDF5 files: NXlog groups, and columns that share a time column."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import h5py
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from ingest.errors import FrameDataError, IngestError, MissingFilterError, NoFramesError, SourceChangedError
+from ingest.sources.assemble import run_name
+from ingest.sources.base import SourceOptions
+from ingest.sources.facts import START_FACTS, Fact, first_named
+from ingest.sources.fingerprint import Fingerprint
+from ingest.sources.found import Discovered
+from ingest.sources.hdf5_file import H5PY_ERRORS, borrow, explain_read, h5_errors, open_file
+from ingest.sources.hdf5_layout import Contents, list_contents, read_facts
+from ingest.sources.hdf5_log_tables import StoredTable, StoredTime, find_tables, stored_time
+from ingest.sources.log_blocks import BlockReader
+from ingest.sources.log_facts import SHOWN, TableFacts, channel_facts, log_start, numbered
+from ingest.sources.log_times import numbers_ns
+from ingest.sources.plain_file import os_errors
+from ingest.sources.series_base import ChannelSpec, LogTable, Rows, SeriesInfo, SeriesSpec
+from ingest.sources.start import ResolvedStart, parse_time
+from ingest.sources.urls import redacted
+from ingest.timing import Finding
+
+__all__ = ["find_logs", "inspect", "open_series"]
+
+KIND = "hdf5-log"
+PART = "logs"
+BLOCK_ROWS = 65_536
+BLOCK_VALUES = 2**20
+
+
+def find_logs(file: h5py.File, contents: Contents, path: str, dataset: str | None) -> list[Discovered]:
+    """List the run of readings in a file, by headers.
+
+    Parameters
+    ----------
+    file : h5py.File
+        Open for reading.
+    contents : Contents
+        What it holds.
+    path : str
+        The file.
+    dataset : str or None
+        The group, or the dataset of values, that was asked for; None: all.
+
+    Returns
+    -------
+    list of Discovered
+        One, or none.
+    """
+    with h5_errors(path):
+        tables, _ = find_tables(file, contents, dataset)
+    part = PART if dataset is None else "/" + dataset.strip("/")
+    return [Discovered(redacted(path), SeriesSpec(KIND, (path,), dataset=part))] if tables else []
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one table was found to be; times in `facts` count from `time`'s epoch."""
+
+    stored: StoredTable
+    time: StoredTime
+    table: LogTable
+    facts: TableFacts
+    bytes_in: int
+
+
+@dataclass
+class _Scan:
+    """What a pass over one table keeps."""
+
+    facts: TableFacts
+    block_rows: int
+    offsets: list[int] = field(default_factory=list)
+    left_out: int = 0
+    first_left_out: list[int] = field(default_factory=list)
+
+    def add(self, first: int, readable: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Note which rows from `first` on have a time; return their numbers in the file."""
+        bad = first + np.flatnonzero(~readable)
+        self.left_out += len(bad)
+        self.first_left_out += bad[: SHOWN - len(self.first_left_out)].tolist()
+        kept = first + np.flatnonzero(readable)
+        self.offsets += kept[-self.facts.rows % self.block_rows :: self.block_rows].tolist()
+        return kept
+
+
+def inspect(spec: SeriesSpec, options: SourceOptions) -> SeriesInfo:
+    """Find out what the readings of an HDF5 file are: they are gone through once, block by block.
+
+    Parameters
+    ----------
+    spec : SeriesSpec
+        As `find_logs` gave it.
+    options : SourceOptions
+        Zone of times that have none; when elapsed time was 0.
+
+    Returns
+    -------
+    SeriesInfo
+        Where times are elapsed and nothing says since when, without a start. Elapsed times that begin at different
+        dates (NXlog's ``@start``) keep their distance.
+
+    Raises
+    ------
+    NoFramesError
+        No readings.
+    SourceTimeError
+        A date without a zone, and none was given.
+    SettingsError
+        There is no such zone.
+    SourceFormatError, SourceReadError, SourceNotFoundError
+        See `open_file` and `explain_read`.
+
+    Notes
+    -----
+    Holds one block of a table, ``65536 * (channels + 1) * 8`` bytes.
+    """
+    (path,) = spec.paths
+    only = None if spec.dataset in (None, PART) else spec.dataset
+    findings: list[Finding] = []
+    with open_file(path) as file, h5_errors(path):
+        contents = list_contents(file)
+        tables, findings = find_tables(file, contents, only)
+        looks = [look for stored in tables if (look := _scan_table(file, path, stored, options, findings)) is not None]
+        if not looks:
+            raise NoFramesError(f"{redacted(path)}: no readings: {_left_out(findings)}")
+        file_facts = read_facts(file, looks[0].stored.time, contents)
+    start, offsets_ns = _start(path, looks, file_facts, options)
+    zero_ns = start.start_ns or 0
+    zeros_ns = [0 if look.time.absolute else zero_ns + offset for look, offset in zip(looks, offsets_ns, strict=True)]
+    channels = channel_facts([look.table for look in looks], [look.facts for look in looks], zeros_ns)
+    elapsed = any(not look.time.absolute for look in looks)
+    known = not elapsed or start.start_ns is not None
+    fingerprint = Fingerprint("log" if only is None else f"log {only}")
+    with os_errors(path):
+        fingerprint.add_file(path)
+    tables_read = tuple(
+        replace(look.table, layout=orjson.dumps({**asdict(look.stored), **asdict(look.time), "offset_ns": ns}).decode())
+        for look, ns in zip(looks, offsets_ns, strict=True)
+    )
+    return SeriesInfo(
+        spec=replace(spec, tables=tables_read, zero_ns=zero_ns),
+        name=run_name(spec.paths),
+        format="NXlog" if all(look.stored.values[0].endswith("/value") for look in looks) else "HDF5 columns",
+        channels=channels,
+        start_ns=min(channel.first_ns for channel in channels) if known else None,
+        start_from=start.start_from if elapsed else "frame stamps",
+        fingerprint=fingerprint.hexdigest(),
+        bytes_in=sum(look.bytes_in for look in looks),
+        findings=(*findings, *start.findings),
+    )
+
+
+def _left_out(findings: Sequence[Finding]) -> str:
+    return "; ".join(finding.message for finding in findings[:SHOWN]) or "neither NXlog nor columns with a time"
+
+
+def _scan_table(
+    file: h5py.File, path: str, stored: StoredTable, options: SourceOptions, findings: list[Finding]
+) -> _Look | None:
+    """Go through one table; None, with a finding, if none of its times can be read."""
+    times, shown = file[stored.time], redacted(path)
+    block_rows = max(1, min(BLOCK_ROWS, BLOCK_VALUES // (len(stored.values) + 1)))
+    scan = _Scan(TableFacts("row"), block_rows)
+    damaged: set[str] = set()
+    try:
+        with _damage(f"{shown}: {stored.time}"):
+            told, more = stored_time(times, stored.time, options.timezone, time.time_ns())
+        for first in range(0, stored.rows, block_rows):
+            end = min(first + block_rows, stored.rows)
+            with _damage(f"{shown}: {stored.time}, rows {first} to {end - 1}"):
+                ns, readable = _times_ns(times[first:end], told)
+            values = np.full((len(stored.values), end - first), np.nan)
+            for i, name in enumerate(stored.values):
+                try:
+                    with _damage(f"{shown}: {name}, rows {first} to {end - 1}"):
+                        values[i] = file[name][first:end].reshape(-1)
+                except FrameDataError as error:
+                    findings += [] if name in damaged else [Finding("damage", str(error))]
+                    damaged.add(name)
+            kept = scan.add(first, readable)
+            scan.facts.add(ns[readable], values[:, readable], kept)
+    except (FrameDataError, MissingFilterError) as error:
+        findings.append(Finding("channel left out", str(error)))
+        return None
+    findings += more
+    if not scan.facts.rows:
+        findings.append(Finding("channel left out", f"{stored.time}: none of {stored.rows} times is a number"))
+        return None
+    if scan.left_out:
+        where = numbered("row", scan.left_out, scan.first_left_out)
+        message = f"{stored.time}: {scan.left_out} of {stored.rows} times cannot be read ({where}): left out"
+        findings.append(Finding("rows left out", message))
+    findings += scan.facts.findings(stored.where or "/")
+    return _Look(stored, told, _table(path, stored, scan), scan.facts, _bytes(file, stored))
+
+
+def _table(path: str, stored: StoredTable, scan: _Scan) -> LogTable:
+    channels = tuple(ChannelSpec(name, units) for name, units in zip(stored.names, stored.units, strict=True))
+    return LogTable(
+        path,
+        channels,
+        scan.facts.rows,
+        where=stored.where or "/",
+        # Row numbers here, where rows were left out; else blocks begin where one expects.
+        block_offsets=tuple(scan.offsets) if scan.left_out else (),
+        block_rows=scan.block_rows,
+        holds=scan.facts.holds,
+    )
+
+
+def _bytes(file: h5py.File, stored: StoredTable) -> int:
+    return stored.rows * sum(int(file[name].dtype.itemsize) for name in (stored.time, *stored.values))
+
+
+def _times_ns(values: NDArray[Any], told: StoredTime) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    flat = values.reshape(-1)
+    ns, readable = numbers_ns(flat if told.factor == 1 else flat * told.factor, told.unit_ns)
+    return ns + told.epoch_ns, readable
+
+
+@contextmanager
+def _damage(where: str) -> Iterator[None]:
+    """Turn what h5py raises while it reads into our errors."""
+    try:
+        yield
+    except IngestError:
+        raise
+    except H5PY_ERRORS as error:
+        raise explain_read(where, error) from error
+
+
+def _start(
+    path: str, looks: Sequence[_Look], file_facts: dict[str, Fact], options: SourceOptions
+) -> tuple[ResolvedStart, list[int]]:
+    """Return when elapsed time was 0, and for each table how much later its own was."""
+    starts: list[int | None] = []
+    findings: list[Finding] = []
+    # Where the user says the start, only the distance of those in the file counts, for which any zone will do.
+    zone = options.timezone or ("UTC" if options.series_start_ns is not None else None)
+    for look in looks:
+        text, what = look.time.start, f"{look.stored.time} @start"
+        start_ns = None if text is None else parse_time(text, f"{redacted(path)}: {what} = {text!r}", zone)
+        if text is not None and start_ns is None:
+            findings.append(Finding("start time", f"{what} = {text!r} is not understood as a time"))
+        starts.append(start_ns)
+    elapsed = [i for i, look in enumerate(looks) if not look.time.absolute]
+    if not elapsed:
+        return ResolvedStart(None, None, tuple(findings)), [0] * len(looks)
+    own = [i for i in elapsed if starts[i] is not None]
+    first = min(own, key=lambda i: starts[i] or 0, default=None)
+    offsets_ns = [0 if start is None or first is None else start - (starts[first] or 0) for start in starts]
+    named = first_named(file_facts, START_FACTS)
+    attribute: str | int | float | None = None if named is None else file_facts[named]
+    if first is not None:
+        named, attribute = f"{looks[first].stored.time} @start", looks[first].time.start
+    resolved = log_start(
+        options,
+        paths=[path] * len(elapsed),
+        ends_ns=[looks[i].facts.last_ns + offsets_ns[i] for i in elapsed],
+        attribute=attribute,
+        attribute_name=f"{redacted(path)}: {named or 'start_time'}",
+        own=first is not None,
+    )
+    return replace(resolved, findings=(*findings, *resolved.findings)), offsets_ns
+
+
+def open_series(spec: SeriesSpec) -> BlockReader:
+    """Open the inspected readings of an HDF5 file in this process; the file is borrowed while a block is read.
+
+    Parameters
+    ----------
+    spec : SeriesSpec
+        As `inspect` gave it.
+
+    Raises
+    ------
+    SettingsError
+        The spec was never inspected.
+    """
+    layouts: list[dict[str, Any]] = [orjson.loads(table.layout) for table in spec.tables]
+
+    def load(table: int, number: int) -> Rows:
+        facts = spec.tables[table]
+        rows = min(facts.block_rows, facts.rows - number * facts.block_rows)
+        return _load(facts, layouts[table], number, 0, rows)
+
+    def load_part(table: int, number: int, begin: int, end: int) -> Rows:
+        return _load(spec.tables[table], layouts[table], number, begin, end)
+
+    zeros_ns = [0 if layout["absolute"] else spec.zero_ns + layout["offset_ns"] for layout in layouts]
+    return BlockReader(spec, load, zeros_ns, load_part)
+
+
+def _load(table: LogTable, layout: dict[str, Any], number: int, begin: int, end: int) -> Rows:
+    """Read some rows of a block, counted from its first; rows without a time are passed over."""
+    told = StoredTime(layout["unit_ns"], layout["factor"], layout["epoch_ns"])
+    times_ns = np.empty(end - begin, np.int64)
+    values = np.empty((len(table.channels), end - begin))
+    first = table.block_offsets[number] if table.block_offsets else number * table.block_rows
+    seen, shown = 0, redacted(table.path)
+    with borrow(table.path) as open_:
+        columns = [
+            _column(open_.file, name, table.path, layout["rows"]) for name in (layout["time"], *layout["values"])
+        ]
+        while seen < end and first < layout["rows"]:
+            after = min(first + table.block_rows, layout["rows"])
+            with _damage(f"{shown}: {layout['time']}, rows {first} to {after - 1}"):
+                ns, readable = _times_ns(columns[0][first:after], told)
+            at = np.flatnonzero(readable)
+            wanted = at[max(0, begin - seen) : max(0, end - seen)]
+            if len(wanted):
+                into = slice(max(seen, begin) - begin, max(seen, begin) - begin + len(wanted))
+                times_ns[into] = ns[wanted]
+                low, high = first + int(wanted[0]), first + int(wanted[-1]) + 1
+                for i, name in enumerate(layout["values"]):
+                    with _damage(f"{shown}: {name}, rows {low} to {high - 1}"):
+                        values[i, into] = columns[i + 1][low:high].reshape(-1)[wanted - wanted[0]]
+            seen += len(at)
+            first = after
+    if seen < end:
+        raise SourceChangedError(f"{shown}: {table.where} has fewer rows than when it was inspected")
+    return Rows(times_ns, values)
+
+
+def _column(file: h5py.File, name: str, path: str, rows: int) -> Any:
+    with h5_errors(path):
+        if name not in file or file[name].shape[:1] < (rows,):
+            raise SourceChangedError(
+                f"{redacted(path)}: {name} has not the {rows} rows that it had when it was inspected"
+            )
+        return file[name]
