@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
@@ -138,12 +139,19 @@ class PackerPool:
 
     def _free(self, lane: Hashable) -> int | None:
         if lane is not None and self._up:
-            if (owner := self._lanes.get(lane)) not in self._up:
-                owned = list(self._lanes.values())
-                owner = self._lanes[lane] = min(self._up, key=lambda n: (owned.count(n), self._busy[n], n))
-            return owner if owner is not None and self._busy[owner] < self._limit else None
+            owner = self._owner(lane)
+            return owner if self._busy[owner] < self._limit else None
         free = [(busy, n) for n, busy in self._busy.items() if n in self._up and busy < self._limit]
         return min(free)[1] if free else None
+
+    def _owner(self, lane: Hashable) -> int:
+        """Return a lane's packer; another one if that is down, or has two lanes more than one that came up later."""
+        owned = Counter(self._lanes.values())
+        idlest = min(self._up, key=lambda n: (owned[n], self._busy[n], n))
+        owner = self._lanes.get(lane)
+        if owner is None or owner not in self._up or owned[owner] - owned[idlest] > 1:
+            owner = self._lanes[lane] = idlest
+        return owner
 
     async def _give(self, number: int) -> None:
         async with self._changed:

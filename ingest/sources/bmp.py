@@ -10,8 +10,8 @@ import numpy as np
 __all__ = ["BmpLayout", "bmp_layout"]
 
 COLOURS = 256
-# BITMAPFILEHEADER and BITMAPINFOHEADER, as Windows defines them: type, size, reserved, offset of the pixels; size of the
-# second header, width, height (negative: rows from the top down), planes, bits, compression, ..., colours used.
+# BITMAPFILEHEADER and BITMAPINFOHEADER, as Windows defines them: type, size, reserved, offset of the pixels; size of
+# the second header, width, height (negative: rows from the top down), planes, bits, compression, ..., colours used.
 _HEADER = struct.Struct("<2sIIIIiiHHIIiiI")
 _RAMP = np.repeat(np.arange(COLOURS, dtype=np.uint8)[:, np.newaxis], 3, axis=1)
 

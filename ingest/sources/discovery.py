@@ -61,7 +61,8 @@ def discover(sources: Sequence[str], options: SourceOptions) -> list[Discovered]
     seen: set[str] = set()
     for source in sources:
         files, problem, ignored = _expand(source, options)
-        found = [] if problem is None else [Discovered(source, error=problem)]
+        shown = redacted(source)
+        found = [] if problem is None else [Discovered(shown, error=problem)]
         fresh = []
         for path in files:
             real = path if is_url(path) else os.path.realpath(path)
@@ -69,9 +70,11 @@ def discover(sources: Sequence[str], options: SourceOptions) -> list[Discovered]
                 seen.add(real)
                 fresh.append(path)
         found += _runs(fresh, options)
+        if fresh and not found:
+            found = [Discovered(shown, error=NoFramesError(f"{shown}: neither frames nor readings in it"))]
         if ignored and found:
             found[0] = replace(found[0], ignored_files=ignored)
-            logger.info("%s: %d files of other formats were ignored", source, ignored)
+            logger.info("%s: %d files of other formats were ignored", shown, ignored)
         entries += found
     return entries
 

@@ -57,7 +57,7 @@ def frames_of(file: h5py.File, classes: Mapping[str, str], is_stack: Any) -> tup
         return (default,)
     found = []
     for entry in sorted((path for path, kind in classes.items() if kind == "NXentry"), key=natural_key):
-        inside = [path for path in list(classes)[:MAX_GROUPS] if path.startswith(entry + "/")]
+        inside = [path for path in classes if path.startswith(entry + "/")][:MAX_GROUPS]
         candidates = [_signal(file, _default(file, entry), is_stack)]
         candidates += [_signal(file, path, is_stack) for path in inside if classes[path] == "NXdata"]
         candidates += [_child(file, path, "data", is_stack) for path in inside if classes[path] == "NXdetector"]

@@ -111,6 +111,7 @@ def inspect_raw(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
         "form": FLAT,
         "height_px": layout.height_px,
         "offset": layout.header_bytes,
+        "one_each": len(spec.paths) > 1,
         "stride": layout.frame_bytes,
         "width_px": layout.width_px,
     }

@@ -214,11 +214,8 @@ def _decode_some(look: _Look) -> None:
             except FrameDataError as error:
                 look.lost[i] = str(error)
     good = look.good
-    try:
-        some = [good[k] for k in spread(len(good), EXAMINED)]
-        ((_, first),) = sample_frames(some, lambda i: picture_pixels(look.paths[i]), enough=1)
-    except FrameDataError as error:
-        raise as_format_error(error) from error
+    some = [good[k] for k in spread(len(good), EXAMINED)]
+    ((_, first),) = sample_frames(some, lambda i: picture_pixels(look.paths[i]), enough=1)
     if any(head.format == "TIFF" for head in look.run_heads):
         look.dtype = max((look.dtype, first.dtype.newbyteorder("=")), key=lambda dtype: dtype.itemsize)
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.errors import FrameDataError
 from ingest.sources.assemble import RunFacts, run_name, source_info
 from ingest.sources.base import ReaderOption, SourceInfo, SourceOptions, SourceSpec
-from ingest.sources.image_common import as_format_error, decide_colour, sampled_maximum, steps_of, usable_start
+from ingest.sources.image_common import decide_colour, sampled_maximum, steps_of, usable_start
 from ingest.sources.image_read import FLAT, PAGES, frame_pages
 from ingest.sources.image_sidecars import full_scale_said
 from ingest.sources.many_files import fingerprint_of_files, sizes_of, spread
@@ -103,19 +102,16 @@ def inspect_stack(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
 
 def _decoded(path: str, look: StackLook, options: SourceOptions) -> tuple[np.dtype[Any], str, Finding | None]:
     """Return the type of pages that have to be decoded, and what is taken of colour ones."""
-    try:
-        offsets, numbers = frame_pages(path)
-        with PlainFile(path) as file, PageReader(file) as reader:
+    offsets, numbers = frame_pages(path)
+    with PlainFile(path) as file, PageReader(file) as reader:
 
-            def read(number: int) -> NDArray[Any]:
-                page, _ = reader.tiff.page(int(offsets[number]))
-                return reader.pixels(page, int(numbers[number]))
+        def read(number: int) -> NDArray[Any]:
+            page, _ = reader.tiff.page(int(offsets[number]))
+            return reader.pixels(page, int(numbers[number]))
 
-            some = spread(look.frames, 16)
-            ((_, first),) = sample_frames(some, read, enough=1)
-            dtype = first.dtype.newbyteorder("=")
-            if first.ndim == 2:
-                return dtype, "", None
-            return dtype, *decide_colour(path, options, some, read)
-    except FrameDataError as error:
-        raise as_format_error(error) from error
+        some = spread(look.frames, 16)
+        ((_, first),) = sample_frames(some, read, enough=1)
+        dtype = first.dtype.newbyteorder("=")
+        if first.ndim == 2:
+            return dtype, "", None
+        return dtype, *decide_colour(path, options, some, read)

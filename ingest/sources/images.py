@@ -124,6 +124,13 @@ def inspect(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
     SourceError, SettingsError
         As these.
     """
+    try:
+        return _inspect(spec, options)
+    except FrameDataError as error:
+        raise as_format_error(error) from error
+
+
+def _inspect(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
     first = spec.paths[0]
     with PlainFile(first) as file:
         head = file.read(0, HEAD_BYTES)

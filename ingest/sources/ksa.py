@@ -117,6 +117,7 @@ def inspect(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
         "height_px": header.height_px,
         "width_px": header.width_px,
         "pixel_bytes": look.pixel_bytes,
+        "movie": len(spec.paths) == 1,
     }
     if look.pixel_bytes == 12:
         known["colour"] = options.colour or "mean"

@@ -6,12 +6,15 @@ import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ingest.errors import FrameDataError, SourceError, SourceFormatError, SourceReadError
 from ingest.sources.plain_file import MAX_FRAME_BYTES, os_errors
@@ -21,8 +24,8 @@ __all__ = ["PillowFile", "PillowHead", "pillow_format"]
 
 # What Pillow's plugins raise on damaged files; OSError with an errno is the operating system's.
 PILLOW_ERRORS = (
-    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, AttributeError, OverflowError,
-    RuntimeError, struct.error, zlib.error, MemoryError,
+    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, AttributeError,
+    RuntimeError, ArithmeticError, struct.error, zlib.error, MemoryError, Image.DecompressionBombError,
 )  # fmt: skip
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP"}
 _PLUGINS = {
@@ -91,8 +94,7 @@ class PillowFile:
         try:
             self._head = stream.read(8)
             stream.seek(0)
-            with _filters, warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with _quiet():
                 self._image = _plugin(self._head, path)(stream)
             if self._image.width * self._image.height > MAX_FRAME_BYTES:
                 raise FrameDataError(
@@ -132,23 +134,24 @@ class PillowFile:
         SourceReadError
             The operating system could not read.
         """
-        image = self._image
         try:
-            if number or image.format == "TIFF":
-                with _filters, warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    image.seek(number)
-            _, is_colour = self._kind()
-            if is_colour:
-                return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-            if image.mode in ("P", "PA"):
-                return self._by_palette()
-            if image.mode == "1":
-                return np.asarray(image.convert("L"))
-            array = np.asarray(image)
-            return array if array.ndim == 2 else array[..., 0]
+            if self._image.format != "TIFF":
+                return self._decoded()
+            with _quiet():  # TIFF's directories are read as late as here
+                self._image.seek(number)
+                return self._decoded()
         except PILLOW_ERRORS as error:
             raise self._explained(error, opening=False) from error
+
+    def _decoded(self) -> NDArray[Any]:
+        image = self._image
+        _, is_colour = self._kind()
+        if is_colour:
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        if image.mode in ("P", "PA"):
+            return self._by_palette()
+        array = np.asarray(image.convert("L") if image.mode == "1" else image)
+        return array if array.ndim == 2 else array[..., 0]
 
     def close(self) -> None:
         """Close it; safe to repeat."""
@@ -191,6 +194,14 @@ class PillowFile:
             f"{self._path}: damaged: {error or type(error).__name__}",
             hint="copy the file again from where it was recorded",
         )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow's warnings away: what they say comes as our errors."""
+    with _filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _is_grey(palette: NDArray[np.uint8]) -> bool:

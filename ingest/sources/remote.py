@@ -171,9 +171,7 @@ def open_binary(url: str) -> RemoteFile:
         )
     file = RemoteFile(stat, opened)
     if not opened.seekable():
-        raise SourceFormatError(
-            f"{redacted(url)}: the server gives files only whole, not in parts", hint="copy the file to a local disk"
-        )
+        raise _only_whole(url)
     with _lock:
         _files[key] = file
         while len(_files) > MAX_OPEN_FILES:
@@ -202,7 +200,15 @@ def read_blocks(url: str, offsets: Sequence[int], length: int) -> list[bytes]:
         fs, path = _filesystem(url)
         ends = [offset + length for offset in offsets]
         parts: list[bytes] = fs.cat_ranges([path] * len(offsets), list(offsets), ends, on_error="raise")
+    if any(len(part) > length for part in parts):
+        raise _only_whole(url)
     return parts
+
+
+def _only_whole(url: str) -> SourceFormatError:
+    return SourceFormatError(
+        f"{redacted(url)}: the server gives files only whole, not in parts", hint="copy the file to a local disk"
+    )
 
 
 def list_files(url: str) -> list[str]:
@@ -271,12 +277,19 @@ def _explain(url: str, error: Exception) -> SourceError | SettingsError:
         return SettingsError(f"{shown}: nothing here reads {scheme}:// URLs: {text}", hint=package)
     if isinstance(error, ValueError) and "rotocol not known" in text:
         return SettingsError(f"{shown}: there are no {scheme}:// URLs", hint="use s3://, https:// or a local path")
+    status = getattr(error, "status", None) or getattr(error.__cause__, "status", None)
+    if isinstance(error, PermissionError) or status in (401, 403):
+        hint = CREDENTIALS_HINT if scheme in ("s3", "s3a") else "copy the file to a local disk, or ask whoever keeps it"
+        return SourceReadError(f"{shown}: permission denied: {text}", hint=hint)
     if isinstance(error, FileNotFoundError):
+        # fsspec says so of a server that does not answer, too.
+        if error.__cause__ is not None and status is None and scheme in ("http", "https"):
+            return SourceReadError(f"{shown}: could not be read: {redacted_text(str(error.__cause__))}")
         return SourceNotFoundError(f"{shown}: there is no such file or folder", hint="check the URL")
+    if "range requests" in text:
+        return _only_whole(url)
     if type(error).__name__ == "FileExpired":  # s3fs: the ETag that it was opened with is gone
         return SourceChangedError(f"{shown}: was written anew while it was read")
     if type(error).__name__ in _NO_CREDENTIALS:
         return SourceReadError(f"{shown}: no credentials for this store: {text}", hint=CREDENTIALS_HINT)
-    if isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403):
-        return SourceReadError(f"{shown}: permission denied: {text}", hint=CREDENTIALS_HINT)
     return SourceReadError(f"{shown}: could not be read: {text or type(error).__name__}")

@@ -206,9 +206,9 @@ class Tiff:
             return values[0] if values else default
 
         width_px, height_px = number(256, 0), number(257, 0)
-        if width_px == 0 or height_px == 0:
-            raise FrameDataError(f"{self.file.path}: damaged: the page at byte {offset} has no width or height")
         samples, bits = number(277, 1), number(258, 1)
+        if 0 in (width_px, height_px, samples, bits):
+            raise FrameDataError(f"{self.file.path}: damaged: the page at byte {offset} has no width, height or bits")
         kind = _KINDS.get(number(339, 1))
         known = kind is not None and bits in ((8, 16, 32, 64) if kind != "f" else (16, 32, 64))
         is_tiled = 322 in tags

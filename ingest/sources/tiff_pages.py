@@ -27,7 +27,7 @@ COMPRESSIONS = {
 }  # fmt: skip
 TIFFFILE_ERRORS = (
     OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, ImportError, struct.error,
-    zlib.error, OverflowError, MemoryError, EOFError,
+    zlib.error, ArithmeticError, MemoryError, EOFError,
 )  # fmt: skip
 
 

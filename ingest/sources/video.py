@@ -283,15 +283,15 @@ def _access(index: MovieIndex) -> Access:
 
 
 def _stamps(header: Header, index: MovieIndex) -> tuple[Stamps | None, Finding]:
-    even = index.stamps_rise_in_even_steps
     if not index.by_stamps:
         why = "packets are stored in another order than they are shown, without times that tell which is which"
         return None, Finding("stamps", f"none ({why}): times are frame number / fps")
-    if header.container == "avi" and even:
+    if header.container == "avi" and index.counts_frames:
         return None, Finding(
             "stamps", "none (AVI of constant rate): times are frame number / fps, which the header claims"
         )
-    more = "; all steps are equal, as of a writer that counts frames: the camera may have been slower" if even else ""
+    even = "; all steps are equal, as of a writer that counts frames: the camera may have been slower"
+    more = even if index.is_even else ""
     return index.stamps(), Finding(
         "stamps", f"presentation times of the container, in units of {index.time_base} s{more}"
     )
@@ -322,15 +322,15 @@ def _short_read(header: Header, index: MovieIndex) -> tuple[Finding, ...]:
     """Say whether the file ends before its header says."""
     cut = " (the last one is cut short, and left out)" if index.cut_short else ""
     there = f"{index.frames} are there{cut}"
+    unit = "frames"
     if header.container == "avi" and index.by_stamps:
         # AVI counts ticks: empty packets stand for times without a frame.
-        even = index.stamps_rise_in_even_steps
-        promised = header.frames - (
-            int(index.frame_pts[-1]) + 1 if even else int(index.frame_pts[-1] + 2 * index.mean_step)
-        )
-        unit = "frames" if even else f"ticks of {index.time_base} s"
+        last = int(index.frame_pts[-1]) + 1
+        if not index.counts_frames:
+            unit, last = f"ticks of {index.time_base} s", last + int(2 * index.mean_step)
+        promised = header.frames - last
     else:
-        promised, unit = header.frames - index.packets_read, "frames"
+        promised = header.frames - index.packets_read
     tail = "it was cut short, or its recording was not closed"
     if header.frames and promised > 0:
         message = f"the header says {header.frames} {unit}, {promised} of them are missing at the end; {there}: {tail}"

@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 
 from ingest.sources.video_file import Movie, explain, packets
 from ingest.sources.video_index import NO_TIME, MovieIndex
-from ingest.sources.video_place import REORDERED, ByCount, ByTime, Places
+from ingest.sources.video_place import ByCount, ByTime, Places
 
 __all__ = ["Decoder"]
 
@@ -154,14 +154,11 @@ class Decoder:
 
     def _drain(self) -> list[VideoFrame]:
         """Return what the decoder still holds after the last packet."""
-        for _ in range(REORDERED):  # each error costs one frame
-            try:
-                return self._movie.stream.decode(None)
-            except EOFError:
-                return []
-            except av.FFmpegError as error:
-                self.trouble = str(error.strerror)
-        return []
+        try:
+            return self._movie.stream.decode(None)
+        except av.FFmpegError as error:
+            self.trouble = str(error.strerror)
+            return []
 
     def _go_to(self, packet: int, frame: int) -> None:
         """Begin anew so that a packet is the next to be decoded, which is a keyframe or the first."""

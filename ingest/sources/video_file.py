@@ -108,7 +108,7 @@ class Movie:
 
 def _open(path: str) -> InputContainer:
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode) and not path.startswith("/proc/"):
+        if not stat.S_ISREG(os.stat(path).st_mode):
             raise SourceFormatError(f"{path}: is a folder, a pipe or a device, not a movie")
         # No network, whatever a file asks for; and tags are not always UTF-8.
         container = av.open(path, metadata_errors="replace", options={"protocol_whitelist": "file"})
@@ -243,7 +243,7 @@ def read_errors(path: str) -> Iterator[None]:
         yield
     except IngestError:
         raise
-    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
+    except (av.FFmpegError, OSError, MemoryError) as error:
         raise explain(path, error) from error
 
 

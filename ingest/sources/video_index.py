@@ -105,15 +105,17 @@ class MovieIndex:
         """Whether each frame stands alone, in the order in which it is shown."""
         return bool(self.key.all()) and bool((np.diff(self.packet_of_frame) > 0).all())
 
-    @property
-    def stamps_rise_in_even_steps(self) -> bool:
-        """Whether frames follow each other by one and the same step, up to the rounding of a container that counts ms.
-
-        True where there is none at all.
-        """
+    @cached_property
+    def is_even(self) -> bool:
+        """Whether frames follow each other by one step, up to the rounding of a container that counts ms."""
         steps = np.diff(self.frame_pts)
-        allowed = 1 if self.time_base <= Fraction(1, 1000) else 0
+        allowed = 1 if self.mean_step >= 5 else 0
         return not len(steps) or int(steps.max() - steps.min()) <= allowed
+
+    @property
+    def counts_frames(self) -> bool:
+        """Whether the times are no more than the numbers of the frames."""
+        return self.by_stamps and self.is_even and self.mean_step <= 1
 
     @property
     def mean_step(self) -> Fraction:

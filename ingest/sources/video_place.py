@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 
 from ingest.sources.video_index import MovieIndex
 
-__all__ = ["REORDERED", "ByCount", "ByTime", "Places"]
+__all__ = ["ByCount", "ByTime", "Places"]
 
 # How many packets may lie between a frame and one that is decoded after it but shown before it: H.264 and H.265 keep at
 # most 16 pictures (ITU-T H.264, A.3.1).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -165,3 +166,39 @@ def test_every_role_retries_for_ever_or_never() -> None:
     assert {options["max_task_retries"] for options in ACTOR_OPTIONS.values()} <= {0, -1}
     assert ACTOR_OPTIONS["packer"]["max_task_retries"] == 0
     assert "rheed-ingest" in actor_name("job", "packer")
+
+
+def test_a_movie_is_decoded_in_lanes_and_one_that_cannot_be_cut_by_one_packer(
+    platform: ServerProcess, tmp_path: Path
+) -> None:
+    import asyncio
+
+    import numpy as np
+
+    from ingest.destinations.readback import read_back
+    from ingest.journal import Journal
+    from ingest.wire.client import PlatformClient
+    from tests.sources.video_files import plain_decode, write_movie
+
+    settings = {"start": "2023-10-18T08:00:00Z", "fps": 30.0}
+    cut = plan_of(Path(write_movie(tmp_path / "a.mp4", 720, gop=25, b_frames=2)), **settings)
+    whole = plan_of(Path(write_movie(tmp_path / "b.avi", 360, gop=25, b_frames=2)), **settings)
+    assert (cut[1].spec.access, whole[1].spec.access) == ("lanes", "single")
+    results = run_backfill(request(platform, tmp_path / "state", cut, whole), ignore, threading.Event())
+    assert [result.end.status for result in results] == ["complete", "complete"]
+
+    async def stored(data_id: str):
+        async with PlatformClient(platform.url, platform.api_key) as client:
+            return np.concatenate([chunk.frames async for chunk in read_back(client, data_id)])
+
+    journal = Journal(tmp_path / "state", time.time)
+    by = [[receipt.node for receipt in journal.receipts(result.row.key)] for result in results]
+    journal.close()
+    for result, (path, _) in zip(results, (cut, whole), strict=True):
+        np.testing.assert_array_equal(asyncio.run(stored(result.row.data_id)), plain_decode(path))
+    assert len(by[0]) == 12
+    for half in (by[0][:6], by[0][6:]):
+        assert sum(one != other for one, other in pairwise(half)) <= 1, (
+            "one packer each, but where another came up late"
+        )
+    assert len(set(by[1])) == 1

@@ -259,3 +259,22 @@ def test_a_lane_moves_when_its_packer_is_lost():
         assert fakes.asked[-1] == (1, "c1"), "the only one that is up"
 
     run(scenario, 2, 2)
+
+
+def test_lanes_are_spread_again_when_another_packer_comes_up():
+    async def scenario(fakes):
+        fakes.down = {1}
+        await fakes.ask("a1", "a")
+        await fakes.ask("b1", "b")
+        assert fakes.asked == [(0, "a1"), (0, "b1")]
+        fakes.down = set()
+        fakes.pool._starts[1].cancel()
+        await settle()
+        fakes.pool.start()
+        await settle()
+        await fakes.answer("a1", "done")
+        await fakes.ask("a2", "a")
+        await fakes.ask("b2", "b")
+        assert fakes.asked[2:] == [(1, "a2"), (0, "b2")]
+
+    run(scenario, 2, 2)

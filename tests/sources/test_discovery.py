@@ -59,6 +59,15 @@ def test_what_fails_does_not_stop_the_rest(tmp_path):
     assert [entry.spec is None for entry in entries] == [True] * 4 + [False]
 
 
+def test_what_holds_nothing_is_said_when_it_is_all_that_was_named(tmp_path):
+    (tmp_path / "notes.csv").write_text("who,what\nme,grew\nyou,looked\n")
+    write(tmp_path / "a.h5", {"frames": pixels(2)})
+    assert names(discover([str(tmp_path)])) == ["a.h5"]
+    (entry,) = discover([str(tmp_path / "notes.csv")])
+    assert isinstance(entry.error, NoFramesError)
+    assert "neither frames nor readings" in str(entry.error)
+
+
 def test_a_file_named_twice_is_one_run(tmp_path):
     path = write(tmp_path / "a.h5", {"frames": pixels(2)})
     os.symlink(path, tmp_path / "b.h5")

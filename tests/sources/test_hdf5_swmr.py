@@ -59,12 +59,12 @@ def aged(path, age_s):
     os.utime(path, (then, then))
 
 
-@pytest.mark.parametrize("compression", ["", "gzip"])
-class TestKilled(SourceContract):
-    @pytest.fixture
-    def made(self, tmp_path, compression):
-        return Made(look(killed(tmp_path / "a.h5", compression=compression)), pixels(20))
+@pytest.fixture(scope="module", params=["", "gzip"])
+def made(tmp_path_factory, request):
+    return Made(look(killed(tmp_path_factory.mktemp("s") / "a.h5", compression=request.param)), pixels(20))
 
+
+class TestKilled(SourceContract):
     def test_is_said(self, made):
         assert kinds(made.info) == ["unclosed"]
         assert "20 frames" in made.info.findings[0].message

@@ -117,6 +117,27 @@ class TestPictures:
         with open_source(info.spec) as source:
             np.testing.assert_array_equal(source.read(0, 3), grey)
 
+    def test_bmp_whose_palette_turns_grey_over(self, tmp_path):
+        frames = pixels(3)
+        folder = save(tmp_path / "run", frames, "a{}.bmp")
+        for path in folder.iterdir():
+            data = bytearray(path.read_bytes())
+            for i in range(256):
+                data[54 + 4 * i : 58 + 4 * i] = bytes([255 - i] * 3 + [0])
+            path.write_bytes(data)
+        with open_source(look(folder).spec) as source:
+            np.testing.assert_array_equal(source.read(0, 3), 255 - frames)
+
+    def test_bmp_from_the_top_down(self, tmp_path):
+        frames = pixels(3)
+        folder = save(tmp_path / "run", frames, "a{}.bmp")
+        for path in folder.iterdir():
+            data = bytearray(path.read_bytes())
+            struct.pack_into("<i", data, 22, -struct.unpack_from("<i", data, 22)[0])
+            path.write_bytes(data)
+        with open_source(look(folder).spec) as source:
+            np.testing.assert_array_equal(source.read(0, 3), frames[:, ::-1])
+
     def test_a_coloured_palette_is_colour(self, tmp_path):
         picture = Image.fromarray(pixels(1)[0]).convert("P")
         picture.putpalette([255, 0, 0] * 256)
@@ -437,6 +458,13 @@ class TestRaw:
             with pytest.raises(FrameDataError, match="a2"):
                 source.read(0, 5)
             np.testing.assert_array_equal(source.read(3, 5), to_uint8(frames[3:], info.scale))
+
+    def test_a_workers_part_of_one_short_file(self, tmp_path):
+        for i in range(12):
+            (tmp_path / f"a{i}.raw").write_bytes(bytes(384 if i != 2 else 100))
+        spec, start, stop = look(tmp_path, **SHAPE).spec.part(2, 3)
+        with open_source(spec) as source, pytest.raises(FrameDataError, match="a2"):
+            source.read(start, stop)
 
     def test_elapsed_seconds_in_names(self, tmp_path):
         for text in ("0.5", "1.5", "10.25"):

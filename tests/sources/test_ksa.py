@@ -268,6 +268,18 @@ class TestFoldersOfImages:
             np.testing.assert_array_equal(source.read(1, 3), to_uint8(frames[1:3], info.scale))
             np.testing.assert_array_equal(source.read(4, 5), to_uint8(frames[4:], info.scale))
 
+    def test_a_workers_part_of_one_cut_image(self, tmp_path):
+        for i in range(12):
+            write_ksa(tmp_path / f"a{i}.img", pixels(1, dtype="u2"), [1_500_000_000_000 + 100 * i])
+        os.truncate(tmp_path / "a3.img", 800)
+        spec, start, stop = look(tmp_path).spec.part(3, 4)
+        with open_source(spec) as source, pytest.raises(FrameDataError, match="a3"):
+            source.read(start, stop)
+        (tmp_path / "a4.img").write_bytes(b"")
+        spec, start, stop = look(tmp_path).spec.part(3, 4)
+        with open_source(spec) as source, pytest.raises(FrameDataError):
+            source.read(start, stop)
+
 
 @pytest.mark.skipif(not KSA_SAMPLES.is_dir(), reason="the shared samples are not on this machine")
 class TestSamples:

@@ -1,10 +1,15 @@
 """HDF5 files at URLs: a store in this process, and S3."""
 
+import contextlib
+import functools
+import http.server
 import importlib
 import io
 import logging
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import fsspec
 import h5py
@@ -232,6 +237,65 @@ def test_an_open_file_does_not_bring_the_interpreter_down_at_its_end(tmp_path):
         print(open_source(inspect(discover(['memory://a.h5'])[0].spec).spec).read(0, 5).shape)"""
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "(5, 12, 16)\n"), done.stderr
+
+
+class Web(http.server.SimpleHTTPRequestHandler):
+    """Files of a folder, in parts if `gives_parts`."""
+
+    gives_parts = True
+
+    def log_message(self, *_):
+        pass
+
+    def copyfile(self, source, outputfile):
+        with contextlib.suppress(ConnectionError):  # whoever asked for a part and gets the whole hangs up
+            super().copyfile(source, outputfile)
+
+    def do_GET(self):
+        if "denied" in self.path:
+            self.send_error(403)
+        elif self.gives_parts and (wanted := self.headers.get("Range")):
+            content = Path(self.translate_path(self.path)).read_bytes()
+            first, last = (int(number or len(content)) for number in wanted.removeprefix("bytes=").split("-"))
+            part = content[first : last + 1]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(content)}")
+            self.send_header("Content-Length", str(len(part)))
+            self.end_headers()
+            self.wfile.write(part)
+        else:
+            super().do_GET()
+
+
+@pytest.fixture
+def web(tmp_path):
+    handler = functools.partial(Web, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        release_files()
+        server.shutdown()
+        thread.join()
+
+
+def test_http(web, tmp_path, monkeypatch):
+    write(tmp_path / "a.h5", {"frames": pixels(5)})
+    info = look(f"{web}/a.h5?token={SECRET}")
+    assert info.name == "a"
+    with open_source(info.spec) as source:
+        np.testing.assert_array_equal(source.read(1, 5), pixels(5)[1:])
+    failures = [("none.h5", SourceNotFoundError, "no such file"), ("denied.h5", SourceReadError, "permission denied")]
+    for name, kind, words in failures:
+        (entry,) = discover([f"{web}/{name}?token={SECRET}"])
+        assert (type(entry.error), words in str(entry.error), bool(entry.error.hint)) == (kind, True, True)
+        assert SECRET not in f"{entry.path} {entry.error}"
+    (entry,) = discover(["http://127.0.0.1:1/a.h5"])
+    assert isinstance(entry.error, SourceReadError)
+    monkeypatch.setattr(Web, "gives_parts", False)
+    write(tmp_path / "big.h5", {"frames": pixels(500, 200, 200)})
+    with pytest.raises(SourceFormatError, match="only whole"):
+        look(f"{web}/big.h5")
 
 
 @pytest.fixture(scope="module")

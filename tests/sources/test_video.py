@@ -59,6 +59,17 @@ class TestTimes:
         )
         assert (np.diff(info.timestamps_ns) // NS).tolist() == np.diff(frames).tolist()
 
+    def test_single_drops_at_a_thousand_frames_a_second(self, tmp_path):
+        stamps = [0, 1, 2, 4, 5, 6, 7, 9]
+        info = look(write_movie(tmp_path / "a.avi", 8, "mjpeg", pix_fmt="yuvj420p", stamps_ms=stamps))
+        assert (info.timestamps_ns // 1_000_000).tolist() == stamps
+
+    def test_avi_that_counts_milliseconds_has_times(self, tmp_path):
+        info = look(write_movie(tmp_path / "a.avi", 8, "mpeg4", stamps_ms=range(0, 320, 40)))
+        assert (info.timestamps_ns // 1_000_000).tolist() == [*range(0, 320, 40)]
+        assert info.fps_claimed == 25.0
+        assert "short read" not in kinds(info)
+
     def test_h264_in_avi_has_none(self, tmp_path):
         info = look(write_movie(tmp_path / "a.avi", 20, b_frames=2))
         assert (info.timestamps_ns, info.fps_claimed, info.spec.access) == (None, 30.0, "single")

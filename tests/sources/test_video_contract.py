@@ -47,6 +47,7 @@ VARIANTS = [
     Variant("b.ts", "libx264", "lanes", {"b_frames": 2}),
     Variant("w.wmv", "wmv2", "lanes", {}),
     Variant("m.mpg", "mpeg2video", "lanes", {"b_frames": 2}),
+    Variant("open-hevc.mp4", "libx265", "lanes", {"x265-params": "open-gop=1:keyint=12:min-keyint=12:log-level=none"}),
     Variant("raw.h264", "libx264", "single", {"b_frames": 2}),
 ]
 COUNT = 40

@@ -291,7 +291,8 @@ class TestNotMovies:
         os.chmod(tmp_path, 0o755)
         path = write_movie(tmp_path / "a.avi", 3, "mpeg4")
         done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
-        assert "SourceReadError" in done.stdout or "SourceNotFoundError" in done.stdout, done.stderr
+        assert "SourceReadError" in done.stdout, done.stderr
+        assert "permission denied" in done.stdout
 
 
 class TestBombs:

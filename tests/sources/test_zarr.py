@@ -334,7 +334,7 @@ class TestDamage:
     def test_a_torn_shard(self, tmp_path, cut):
         info = self.damaged(tmp_path, "c/1/0/0", cut, chunks=(1, *SHAPE), shards=(8, *SHAPE))
         with open_source(info.spec) as source:
-            with pytest.raises(FrameDataError, match="frames 8 to (8|15) of the run"):
+            with pytest.raises(FrameDataError, match=r"frames 8 to (8|15) of the run"):
                 source.read(0, N)
             for i in range(8, 16):
                 with pytest.raises(FrameDataError):

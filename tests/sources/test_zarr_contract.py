@@ -20,7 +20,6 @@ from tests.sources.zarrs import lake, make
     "storage",
     [
         {"zarr_format": 3, "chunks": (1, 12, 16)},
-        {"zarr_format": 3, "chunks": (1, 12, 16), "shards": (8, 12, 16)},
         {"zarr_format": 3, "chunks": (4, 6, 8), "shards": (8, 12, 16)},
         {"zarr_format": 3, "chunks": (7, 5, 7), "compressors": None},
         {"zarr_format": 3, "chunks": (3, 12, 16), "chunk_key_encoding": {"name": "v2", "separator": "."}},
@@ -38,8 +37,7 @@ class TestLoneArrays(SourceContract):
         return Made(look(make(tmp_path / "a.zarr", frames, **storage)), frames)
 
 
-@pytest.mark.parametrize("zarr_format", [2, 3])
-@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<i2", "<f4", "?"])
+@pytest.mark.parametrize(("dtype", "zarr_format"), [("<u2", 3), (">u2", 2), ("<i2", 3), ("<f4", 2), ("?", 3)])
 class TestWide(SourceContract):
     @pytest.fixture
     def made(self, tmp_path, dtype, zarr_format):
@@ -67,8 +65,7 @@ class TestOmeZarr(SourceContract):
         assert (made.info.spec.dataset, made.info.fps_claimed) == ("/0", 25.0)
 
 
-@pytest.mark.parametrize("zarr_format", [2, 3])
-@pytest.mark.parametrize("consolidated", [False, True])
+@pytest.mark.parametrize(("zarr_format", "consolidated"), [(2, True), (3, True), (3, False)])
 class TestXarray(SourceContract):
     @pytest.fixture
     def made(self, tmp_path, zarr_format, consolidated):
