@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from actors.aggregator import Lease
 from actors.handles import ActorLostError, Handle
@@ -22,6 +21,7 @@ from ingest.errors import (
     UnreachableError,
 )
 from ingest.journal import RegisteredRun, RunEnd, StreamRow
+from ingest.lanes import lanes_of
 from ingest.ledger import (
     ChunkConfirmed,
     ChunkLost,
@@ -251,12 +251,10 @@ class RunTask:
     def _lanes(self, indices: tuple[int, ...]) -> list[tuple[Hashable, tuple[int, ...]]]:
         """Return the chunks by lane, each to be worked off in order by one packer; lane None: in any order by any."""
         plan = self._held.plan
-        access = plan.spec.access if isinstance(plan, RunPlan) else "random"
-        if access == "random":
+        parts = lanes_of(plan, indices, self._tools.pool.size) if isinstance(plan, RunPlan) else None
+        if parts is None:
             return [(None, indices)]
-        lanes = 1 if access == "single" else min(self._tools.pool.size, len(indices))
-        edges = [len(indices) * i // lanes for i in range(lanes + 1)]
-        return [((self._key, i), indices[a:b]) for i, (a, b) in enumerate(pairwise(edges))]
+        return [((self._key, i), part) for i, part in enumerate(parts)]
 
     async def _give_out(
         self, data_id: str, indices: Sequence[int], outbox: Outbox, lane: Hashable, group: asyncio.TaskGroup

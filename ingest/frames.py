@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,6 +166,7 @@ def _clipped(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.clip(np.floor(values + 1e-9, out=values), 0, U8_MAX, out=values)
 
 
+@lru_cache(maxsize=4)
 def _grey_table(dtype: np.dtype[np.generic], full_scale: float) -> NDArray[np.uint8]:
     """Return the grey value of every bit pattern of `dtype` (up to 16 bits), by the pattern read as unsigned."""
     if dtype.kind == "b":
@@ -172,4 +174,6 @@ def _grey_table(dtype: np.dtype[np.generic], full_scale: float) -> NDArray[np.ui
     else:
         unsigned = np.dtype(f"u{dtype.itemsize}")
         patterns = np.arange(2 ** (8 * dtype.itemsize), dtype=unsigned).view(dtype)
-    return _clipped(patterns.astype(np.float64) * (U8_MAX / full_scale)).astype(np.uint8)
+    table = _clipped(patterns.astype(np.float64) * (U8_MAX / full_scale)).astype(np.uint8)
+    table.flags.writeable = False  # every caller has the same one
+    return table

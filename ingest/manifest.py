@@ -12,6 +12,7 @@ import xxhash
 from ingest.ledger import Receipt
 from ingest.plan import RunPlan, StreamSettings
 from ingest.series_plan import ArchivePlan, SeriesPlan
+from ingest.sources.urls import redacted
 from ingest.timeseries import TimeseriesSettings
 
 __all__ = ["live_manifest", "manifest"]
@@ -71,7 +72,7 @@ def manifest(
 def _frames_source(plan: RunPlan) -> dict[str, Any]:
     spec = plan.spec
     return {
-        "paths": list(spec.paths),
+        "paths": [redacted(path) for path in spec.paths],
         "dataset": spec.dataset,
         "layout": plan.format,
         "fingerprint": plan.fingerprint,
@@ -83,7 +84,7 @@ def _frames_source(plan: RunPlan) -> dict[str, Any]:
 
 def _log_source(plan: SeriesPlan) -> dict[str, Any]:
     return {
-        "paths": list(plan.spec.paths),
+        "paths": [redacted(path) for path in plan.spec.paths],
         "dataset": plan.spec.dataset,
         "layout": plan.format,
         "fingerprint": plan.fingerprint,

@@ -30,6 +30,8 @@ __all__ = ["ChunkTask", "Chunking", "PlanOptions", "RunPlan", "StreamSettings", 
 Chunking = Literal["gap-aware", "regular"]
 
 MAX_CHUNK_BYTES = 512_000_000
+READER_SETTINGS = frozenset({"colour", "dtype", "expand_range", "height_px", "offset", "quarter_turns", "width_px"})
+"""Options of readers that users set and that change pixels; the others only say how a file is built."""
 CROWDED = 2
 """A plan with more than this many times the ideal number of chunks is worth a warning (DESIGN.md "Time")."""
 
@@ -196,7 +198,8 @@ class RunPlan:
         scale = self.spec.scale
         # Only where there are any: journals of earlier versions know nothing of them.
         part = {"view": asdict(self.spec.view)} if self.spec.view else {}
-        reader = {"reader": dict(self.spec.options)} if self.spec.options else {}
+        asked = {name: value for name, value in self.spec.options if name in READER_SETTINGS}
+        reader = {"reader": asked} if asked else {}
         return {
             "dataset": self.spec.dataset,
             "chunking": self.chunking,

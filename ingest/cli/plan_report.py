@@ -139,10 +139,9 @@ def plan_lines(candidates: Sequence[Candidate]) -> list[str]:
                 out.append(f"  hint: {error.hint}")
     for growth in growths(candidates):
         out.append(f"growth run {growth.name}: {len(growth.members)} runs on one time line")
-        out += [
-            f"  {one.channel.name} covers {100 * one.covered:.0f} % of the time of {os.path.basename(one.movie.partition('::')[0])}"
-            for one in growth.overlaps()
-        ]
+        for one in growth.overlaps():
+            movie = os.path.basename(one.movie.partition("::")[0])
+            out.append(f"  {one.channel.name} covers {100 * one.covered:.0f} % of the time of {movie}")
     return out
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.frames import FrameScale
+from ingest.sources.urls import redacted
 from ingest.timing import Finding
 
 __all__ = [
@@ -173,6 +174,9 @@ class SourceSpec:
         What is taken of the frames; None: all of everything.
     options : tuple of (str, value)
         What the reader of this kind has to know besides, as `inspect` decided it.
+    cuts : tuple of int
+        Of a source that is read in lanes: frames of its files where a lane begins without reading any that it does not
+        need; not all, but spread over the run.
     """
 
     kind: str
@@ -183,6 +187,7 @@ class SourceSpec:
     access: Access = "random"
     view: FrameView | None = None
     options: tuple[tuple[str, ReaderOption], ...] = ()
+    cuts: tuple[int, ...] = ()
 
     def option(self, name: str) -> ReaderOption | None:
         """Return one of `options`, or None."""
@@ -213,7 +218,8 @@ class SourceSpec:
     @property
     def canonical_path(self) -> str:
         """The run's one name: its file (the folder, for several files) and the dataset inside."""
-        path = self.paths[0] if len(self.paths) == 1 else os.path.join(os.path.dirname(self.paths[0]), "")
+        first = redacted(self.paths[0])
+        path = first if len(self.paths) == 1 else os.path.join(os.path.dirname(first), "")
         return path if self.dataset is None else f"{path}::{self.dataset}"
 
 

@@ -19,8 +19,9 @@ from ingest.errors import (
 )
 from ingest.sources.base import SourceOptions
 from ingest.sources.found import Discovered
+from ingest.sources.ksa_header import looks_like
 from ingest.sources.natural import natural_key
-from ingest.sources.probe import FORMATS, HDF5_SIGNATURE, is_zarr, kind_of, kind_of_url
+from ingest.sources.probe import FORMATS, HDF5_SIGNATURE, HEAD_BYTES, is_zarr, kind_of, kind_of_url
 from ingest.sources.remote import list_files, read_blocks
 from ingest.sources.urls import is_url, redacted
 
@@ -114,12 +115,14 @@ def _unknown(path: str) -> IngestError:
         return SourceFormatError(f"{path}: is a pipe or a device, not a file")
     try:
         with open(path, "rb", buffering=0) as file:
-            is_empty = not file.read(1)
+            head = file.read(HEAD_BYTES)
     except PermissionError:
         return SourceReadError(f"{path}: permission denied", hint="let the user who runs this read the file")
     except OSError as error:
         return SourceReadError(f"{path}: could not be read: {error.strerror}")
-    what = "is empty" if is_empty else "is of no known format"
+    what = "is of no known format" if head else "is empty"
+    if path.lower().endswith(".img"):
+        what = looks_like(head)
     hint = f"known: {FORMATS}; headerless pictures need --raw-shape and --raw-dtype"
     return SourceFormatError(f"{path}: {what}", hint=hint)
 

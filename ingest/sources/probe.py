@@ -19,8 +19,11 @@ FORMATS = (
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".nxs", ".nx5", ".nexus"})
 VIDEO_SUFFIXES = frozenset(
-    {".avi", ".mp4", ".m4v", ".mov", ".mkv", ".wmv", ".asf", ".mpg", ".mpeg", ".webm", ".flv", ".ts", ".mts", ".h264"}
-)
+    {
+        ".3gp", ".asf", ".avi", ".dv", ".f4v", ".flv", ".h264", ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov",
+        ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".ts", ".vob", ".webm", ".wmv",
+    }
+)  # fmt: skip
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".bmp", ".pgm", ".pnm", ".jpg", ".jpeg"})
 RAW_SUFFIXES = frozenset({".raw", ".bin", ".dat"})
 LOG_SUFFIXES = frozenset({".csv", ".tsv"})

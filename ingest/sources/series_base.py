@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.sources.base import ReaderOption, StartFrom
+from ingest.sources.urls import redacted
 from ingest.timing import Finding
 
 __all__ = ["ChannelFact", "ChannelSpec", "LogTable", "Rows", "SeriesInfo", "SeriesReader", "SeriesSpec"]
@@ -96,7 +97,8 @@ class SeriesSpec:
     @property
     def canonical_path(self) -> str:
         """The run's one name: its file (the folder, for several files) and the part inside."""
-        path = self.paths[0] if len(self.paths) == 1 else os.path.join(os.path.dirname(self.paths[0]), "")
+        first = redacted(self.paths[0])
+        path = first if len(self.paths) == 1 else os.path.join(os.path.dirname(first), "")
         return path if self.dataset is None else f"{path}::{self.dataset}"
 
     def option(self, name: str) -> ReaderOption | None:

@@ -36,6 +36,7 @@ from ingest.timing import Finding
 __all__ = ["VideoSource", "find_runs", "inspect", "open_source"]
 
 KIND = "video"
+MAX_CUTS = 64
 MAX_FPS = 100_000
 SHORT_S = 0.5  # that a stream may end before its header says, or two frames: containers round
 
@@ -214,7 +215,7 @@ def _info(path: str, options: SourceOptions, header: Header, index: MovieIndex, 
     height_px, width_px = size[::-1] if rotation.quarter_turns % 2 else size
     reader = _reader_options(index, sample, plan, luma, rotation)
     facts = RunFacts(
-        spec=SourceSpec(KIND, (path,), None, scale, (index.frames,), _access(index), None, reader),
+        spec=SourceSpec(KIND, (path,), None, scale, (index.frames,), _access(index), None, reader, _lane_cuts(index)),
         name=run_name([path]),
         format=f"video ({header.codec} in {header.container}, {first.format.name})",
         height_px=height_px,
@@ -280,6 +281,14 @@ def _access(index: MovieIndex) -> Access:
     if not index.by_stamps or len(index.cuts[0]) < 2:
         return "single"
     return "random" if index.all_keys else "lanes"
+
+
+def _lane_cuts(index: MovieIndex) -> tuple[int, ...]:
+    """Return the first frames of up to 64 keyframes, spread over the movie."""
+    if _access(index) != "lanes":
+        return ()
+    frames = index.cuts[1]
+    return tuple(frames[:: max(1, -(-len(frames) // MAX_CUTS))].tolist())
 
 
 def _stamps(header: Header, index: MovieIndex) -> tuple[Stamps | None, Finding]:

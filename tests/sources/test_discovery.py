@@ -68,6 +68,12 @@ def test_what_holds_nothing_is_said_when_it_is_all_that_was_named(tmp_path):
     assert "neither frames nor readings" in str(entry.error)
 
 
+def test_an_img_of_another_instrument_is_said_to_be_one(tmp_path):
+    (tmp_path / "a.img").write_bytes(b"OD SAPPHIRE  4.0\r\nNX=1024 NY=1024\r\n" + bytes(6000))
+    (entry,) = discover([str(tmp_path / "a.img")])
+    assert "Rigaku" in str(entry.error)
+
+
 def test_a_file_named_twice_is_one_run(tmp_path):
     path = write(tmp_path / "a.h5", {"frames": pixels(2)})
     os.symlink(path, tmp_path / "b.h5")

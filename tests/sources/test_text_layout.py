@@ -157,7 +157,7 @@ def test_a_unit_that_is_not_said_is_a_finding(tmp_path):
     [
         ("", NoFramesError, "nothing in it"),
         ("\n \n", NoFramesError, "no rows"),
-        ("# remark\n", None, ""),
+        ("# remark\n", NoFramesError, "neither frames nor readings"),
         ("time [s],T\n", NoFramesError, "only a header"),
         ("time [s],T\n\n# remark\n", NoFramesError, "only a header"),
         ("time [s],T\nx,1\ny,2\n", SourceFormatError, "no column says when"),
