@@ -72,7 +72,8 @@ def discover(sources: Sequence[str], options: SourceOptions) -> list[Discovered]
                 fresh.append(path)
         found += _runs(fresh, options)
         if fresh and not found:
-            found = [Discovered(shown, error=NoFramesError(f"{shown}: neither frames nor readings in it"))]
+            nothing = NoFramesError(f"{shown}: neither frames nor readings in it", hint="name the recording itself")
+            found = [Discovered(shown, error=nothing)]
         if ignored and found:
             found[0] = replace(found[0], ignored_files=ignored)
             logger.info("%s: %d files of other formats were ignored", shown, ignored)
