@@ -28,6 +28,7 @@ from ingest.pipeline import Delivered, Pipeline, orders_of
 from ingest.plan import RunPlan
 from ingest.sources import open_source
 from ingest.sources.synthetic import GrowthRun
+from tests.sources.ksa_files import write_ksa
 
 HEIGHT, WIDTH, FPS = 480, 640, 30.0
 SLICE = 60
@@ -52,10 +53,9 @@ def write_video(path: Path, count: int, codec: str, pixel_format: str, **options
         container.mux(stream.encode(None))
 
 
-def write_ksa(path: Path, count: int) -> None:
-    from tests.sources.ksa_files import write_imm  # the tests' own writer of headers
-
-    write_imm(path, list(movie(count)))
+def write_12_bit(path: Path, count: int) -> None:
+    frames = np.stack(list(movie(count))).astype(np.uint16) << 4
+    write_ksa(path, frames, [1_500_000_000_000 + round(i * 1000 / FPS) for i in range(count)])
 
 
 # -- plain readers -----------------------------------------------------------------------------------------------------
@@ -75,6 +75,14 @@ def plain_hdf5(path: Path) -> Iterator[NDArray[np.uint8]]:
         frames = file["frames"]
         for start in range(0, len(frames), SLICE):
             yield from frames[start : start + SLICE]
+
+
+def plain_ksa(path: Path) -> Iterator[NDArray[np.uint8]]:
+    stride = 640 + HEIGHT * WIDTH * 2
+    grey = np.clip(np.arange(65536) * 255 // 4096, 0, 255).astype(np.uint8)
+    raw = np.memmap(path, np.uint8, "r")
+    for start in range(640, len(raw), stride):
+        yield grey[raw[start : start + stride - 640].view("<u2").reshape(HEIGHT, WIDTH)]
 
 
 def plain_tiff(path: Path) -> Iterator[NDArray[np.uint8]]:
@@ -144,6 +152,7 @@ FORMATS = (
     Format("HDF5 contiguous", "a.h5", _hdf5(), plain_hdf5, 1200),
     Format("HDF5 gzip, hdf5_chunk of 1", "b.h5", _hdf5(chunks=(1, HEIGHT, WIDTH), compression=4), plain_hdf5, 600),
     Format("HDF5 gzip, hdf5_chunk of 64", "c.h5", _hdf5(chunks=(64, HEIGHT, WIDTH), compression=4), plain_hdf5, 600),
+    Format("kSA .imm, 12 bit", "k.imm", write_12_bit, plain_ksa, 600),
     Format("TIFF pages, zlib", "d.tif", _write_tiff, plain_tiff, 600),
     Format("PNG sequence", "png", _write_png, plain_png, 600),
     Format("Zarr v3, shards of 60", "e.zarr", _write_zarr, plain_zarr, 1200),
@@ -222,12 +231,18 @@ def _two_s(path: Path, chunks: int) -> float:
     half = chunks // 2
     children = [_in_child("pack", path, 0, half), _in_child("pack", path, half, chunks)]
     for child in children:
-        if child.stdout is None or child.stdout.readline() != "ready\n":
+        if child.stdout.readline() != "ready\n":
             raise RuntimeError("a packer did not start")
     began = time.perf_counter()
     for child in children:
-        child.communicate("go\n")
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    done = [child.stdout.readline() for child in children]
     seconds = time.perf_counter() - began
+    for child in children:
+        child.communicate()
+    if done != ["done\n"] * 2:
+        raise RuntimeError("a packer did not finish")
     if any(child.returncode for child in children):
         raise RuntimeError("a packer failed")
     return seconds
@@ -303,6 +318,7 @@ def _child(arguments: list[str]) -> int:
         await pipeline.aclose()
 
     asyncio.run(run())
+    print("done", flush=True)
     return 0
 
 
