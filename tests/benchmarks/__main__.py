@@ -31,7 +31,7 @@ from ingest.telemetry import Secret
 from ingest.timing import chunk_start_ms, cut, fit_timeline, time_error
 from tests.benchmarks import files, memory
 from tests.benchmarks.counting_server import CountingServer
-from tests.benchmarks.formats import formats, long_movie
+from tests.benchmarks.formats import formats, long_movie, movie_memory
 from tests.benchmarks.live import LIVE, QUICK, Scale
 from tests.benchmarks.serial import without_ray
 
@@ -234,6 +234,7 @@ BENCHMARKS = {
     "memory": peak_memory,
     "formats": formats,
     "long_movie": long_movie,
+    "movie_memory": movie_memory,
 }
 
 

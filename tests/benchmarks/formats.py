@@ -28,6 +28,8 @@ from ingest.pipeline import Delivered, Pipeline, orders_of
 from ingest.plan import RunPlan
 from ingest.sources import open_source
 from ingest.sources.synthetic import GrowthRun
+from tests.benchmarks import memory
+from tests.benchmarks.counting_server import CountingServer
 from tests.sources.ksa_files import write_ksa
 
 HEIGHT, WIDTH, FPS = 480, 640, 30.0
@@ -290,6 +292,21 @@ def long_movie(folder: Path) -> None:
         f"{inspected_s:.2f} s; plain loop with zstd {plan.frames / plain:.0f} frames/s, one packer "
         f"{plan.frames / one:.0f} ({plain / one:.2f}), two {plan.frames / two:.0f}"
     )
+
+
+def movie_memory(folder: Path) -> None:
+    """The peak of all processes for a movie of one minute and for one of ten."""
+    peaks = []
+    with CountingServer() as server:
+        for minutes in (1, 10):
+            path = folder / f"{minutes}.mp4"
+            write_video(path, round(60 * minutes * FPS), "libx264", "yuv420p", preset="ultrafast", crf="28")
+            highest, kinds = memory.peak(path, server.url, "benchmark-key-0123456789")
+            peaks.append(highest)
+            parts = ", ".join(f"{kind} {pss:.0f}" for kind, pss in sorted(kinds.items()) if kind)
+            print(f"memory, h264 of {minutes} min: peak {highest:.0f} MB in all ({parts})", flush=True)
+            path.unlink()
+    print(f"memory, h264: ten minutes against one {peaks[1] / peaks[0]:.2f}")
 
 
 def _child(arguments: list[str]) -> int:

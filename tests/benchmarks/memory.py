@@ -130,7 +130,7 @@ def peak(path: Path, url: str, key: str) -> tuple[float, dict[str, float]]:
     """Backfill a file in a process of its own; return the peak of all processes, and of each kind, in MB."""
     with tempfile.TemporaryDirectory() as state:
         command = [sys.executable, "-c", "from ingest.cli import main; main()", "backfill", str(path), "--to", url]
-        command += ["--rotations-per-min", "0"]
+        command += ["--rotations-per-min", "0", "--start", "2023-10-18T08:00:00Z"]
         process = subprocess.Popen(
             [*command, "--state", state, "--json"],
             env={**os.environ, "AS_API_KEY": key},
