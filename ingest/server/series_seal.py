@@ -151,4 +151,6 @@ def _series(path: Path, n_points: int, attributes: dict[str, JSON]) -> zarr.Arra
         dimension_names=("time",),
         attributes=attributes,
         overwrite=True,
+        # A file for values that are all missing, too: without it they could not be told from values that were lost.
+        config={"write_empty_chunks": True},
     )

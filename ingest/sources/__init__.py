@@ -42,6 +42,7 @@ READERS = {
 SERIES_READERS = {
     "text-log": "ingest.sources.text_log",
     "hdf5-log": "ingest.sources.hdf5_log",
+    "zarr-log": "ingest.sources.zarr_log",
 }
 
 

@@ -1,8 +1,10 @@
-"""What recordings say of themselves in attributes, whatever the format. Pure."""
+"""What recordings say of themselves in attributes and headers, whatever the format. Pure."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,31 @@ __all__ = [
     "FPS_FACTS",
     "START_FACTS",
     "Fact",
+    "StoredArray",
     "add_fact",
     "first_named",
     "first_number",
 ]
 
 Fact = str | int | float
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array by its header: where it is inside its file, its shape, and the type of its values."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def bytes(self) -> int:
+        """Size of its values, decoded."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.shape} {self.dtype}"
+
 
 # Root attributes of Atomscale chunk files, byte strings (FORMATS.md 1.5).
 FILE_START, FILE_END = "start_unix_ms_utc", "end_unix_ms_utc"

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from ingest.sources.remote import read_blocks, remote_stat
 from ingest.sources.urls import is_url
 
-__all__ = ["Fingerprint", "spread"]
+__all__ = ["FINGERPRINTED", "Fingerprint", "spread"]
 
 BLOCK_BYTES = 64 * 1024
 INTERIOR_BLOCKS = 16
+FINGERPRINTED = INTERIOR_BLOCKS + 2
+"""How many blocks of a file, or files of a run, are looked at: the first, the last and those in between."""
 
 
 class Fingerprint:
@@ -99,15 +101,14 @@ class Fingerprint:
         self._hash.update(content)
 
 
-def spread(items: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the first, the last and up to 16 evenly spaced ones in between."""
-    wanted = min(INTERIOR_BLOCKS + 2, len(items))
-    return items[[(len(items) - 1) * i // max(1, wanted - 1) for i in range(wanted)]]
+def spread(count: int, most: int) -> list[int]:
+    """Return up to `most` of the numbers 0 to ``count - 1``: first, last, and evenly between."""
+    if count <= most:
+        return list(range(count))
+    return sorted({i * (count - 1) // (most - 1) for i in range(most)})
 
 
 def _block_offsets(size_bytes: int) -> list[int]:
-    blocks = INTERIOR_BLOCKS + 2
-    if size_bytes <= blocks * BLOCK_BYTES:
+    if size_bytes <= FINGERPRINTED * BLOCK_BYTES:
         return list(range(0, size_bytes, BLOCK_BYTES))
-    last = size_bytes - BLOCK_BYTES
-    return [last * i // (blocks - 1) for i in range(blocks)]
+    return spread(size_bytes - BLOCK_BYTES + 1, FINGERPRINTED)

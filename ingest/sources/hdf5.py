@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.errors import IngestError, SourceFormatError, SourceReadError
+from ingest.errors import SourceFormatError
 from ingest.sources.assemble import RunFacts, run_name, source_info
 from ingest.sources.base import SourceInfo, SourceOptions, SourceSpec
 from ingest.sources.facts import FILE_START, FPS_FACTS, START_FACTS, Fact, first_named, first_number
@@ -24,9 +24,11 @@ from ingest.sources.hdf5_images import ImageGroup, frames_at
 from ingest.sources.hdf5_layout import CHUNK_FILE_STREAM, Contents, choose_frames, list_contents, read_facts, runs_in
 from ingest.sources.hdf5_nexus import claimed_fps, holders
 from ingest.sources.hdf5_read import Hdf5Source, open_source
-from ingest.sources.hdf5_scale import SAMPLED_FRAMES, decide_scale, sampled_maximum
+from ingest.sources.hdf5_scale import sampled_maximum
 from ingest.sources.hdf5_storage import check_filters, check_frame_size, stored_frames
 from ingest.sources.hdf5_times import Stamps
+from ingest.sources.plain_file import os_errors
+from ingest.sources.scale import SAMPLED_FRAMES, decide_scale, full_scale_in, is_wide
 from ingest.sources.urls import is_url, redacted
 from ingest.timing import Finding
 
@@ -85,12 +87,8 @@ def inspect(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
         if looks:
             _same_frames(looks[0], look)
         fingerprint = fingerprint or Fingerprint(look.dataset)
-        try:
+        with os_errors(redacted(path)):
             fingerprint.add_file(path)
-        except IngestError:
-            raise
-        except OSError as error:
-            raise SourceReadError(f"{path}: could not be read: {error.strerror}") from error
         looks.append(look)
     if fingerprint is None:
         raise SourceFormatError("a run without files")
@@ -131,7 +129,7 @@ def _look(path: str, dataset: str | None, options: SourceOptions, samples: int) 
             latest_ns=time.time_ns(),
             named=Stamps(frames_dataset.timestamps_ns, True, name) if isinstance(frames_dataset, ImageGroup) else None,
         )
-        wide = frames_dataset.dtype.kind != "b" and frames_dataset.dtype != np.uint8
+        is_sampled = samples and is_wide(frames_dataset.dtype)
         return FileLook(
             path=path,
             dataset=name,
@@ -144,7 +142,7 @@ def _look(path: str, dataset: str | None, options: SourceOptions, samples: int) 
             fps=fps,
             facts=facts,
             start_facts=start_facts,
-            maximum=sampled_maximum(frames_dataset, columns.frames, samples, where) if wide and samples else None,
+            maximum=sampled_maximum(frames_dataset, columns.frames, samples, where) if is_sampled else None,
         )
 
 
@@ -204,7 +202,8 @@ def _join(spec: SourceSpec, options: SourceOptions, looks: Sequence[FileLook], f
     stamps = _join_stamps(looks, findings)
     fingerprint.add_stamps(stamps.ns if stamps else None)
     maxima = [look.maximum for look in looks if look.maximum is not None]
-    scale, more = decide_scale(first.dtype, options.full_scale, first.facts, max(maxima, default=None))
+    said = full_scale_in(first.facts, first.dtype)
+    scale, more = decide_scale(first.dtype, options.full_scale, said, max(maxima, default=None))
     findings += more
     named = first_named(first.start_facts, START_FACTS)
     alone = first.siblings == 1

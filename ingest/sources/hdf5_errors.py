@@ -21,7 +21,7 @@ from ingest.errors import (
 from ingest.sources.remote import remote_stat
 from ingest.sources.urls import is_url, redacted
 
-__all__ = ["H5PY_ERRORS", "explain_open", "explain_read", "file_size_bytes", "h5_errors"]
+__all__ = ["H5PY_ERRORS", "explain_open", "explain_read", "file_size_bytes", "h5_damage", "h5_errors"]
 
 H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError)
 _TRUNCATED = re.compile(r"truncated file: eof = (\d+).*stored_eof = (\d+)")
@@ -113,6 +113,17 @@ def explain_read(where: str, error: Exception) -> SourceError:
             hint="repack the file with `h5repack -f GZIP=1` where the filter is installed",
         )
     return FrameDataError(f"{where}: damaged: {_reason(text)}", hint="copy the file again from where it was recorded")
+
+
+@contextmanager
+def h5_damage(where: str) -> Iterator[None]:
+    """Turn what h5py raises while it reads into what `explain_read` says; `where`: file, and what in it is read."""
+    try:
+        yield
+    except IngestError:
+        raise
+    except H5PY_ERRORS as error:
+        raise explain_read(where, error) from error
 
 
 @contextmanager

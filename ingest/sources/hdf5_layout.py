@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from ingest.errors import IngestError, NoFramesError
-from ingest.sources.facts import Fact, add_fact
+from ingest.sources.facts import Fact, StoredArray, add_fact
 from ingest.sources.hdf5_images import named_time_ns
 from ingest.sources.hdf5_nexus import frames_of, holders, text_of
 from ingest.sources.natural import natural_key
@@ -31,13 +31,8 @@ WANTED_SCALARS = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetFact:
-    """A dataset as its header describes it: absolute path inside the file, shape and type."""
-
-    path: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+class DatasetFact(StoredArray):
+    """A dataset as its header describes it; its path inside the file is absolute."""
 
     @property
     def numeric(self) -> bool:
@@ -48,17 +43,6 @@ class DatasetFact:
     def stack(self) -> bool:
         """Whether it can be a stack of grey frames: (frame, y, x), and not the (y, x, colour) of one picture."""
         return self.numeric and len(self.shape) == 3 and self.shape[2] > 4 and 0 not in self.shape[1:]
-
-    @property
-    def bytes(self) -> int:
-        """Size of its values, decoded."""
-        size = self.dtype.itemsize
-        for length in self.shape:
-            size *= length
-        return size
-
-    def __str__(self) -> str:
-        return f"{self.path} {self.shape} {self.dtype}"
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import h5py
@@ -13,21 +12,20 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from ingest.errors import FrameDataError, IngestError, MissingFilterError, NoFramesError, SourceChangedError
-from ingest.sources.assemble import run_name
+from ingest.errors import FrameDataError, MissingFilterError, NoFramesError, SourceChangedError
 from ingest.sources.base import SourceOptions
 from ingest.sources.facts import START_FACTS, Fact, first_named
-from ingest.sources.fingerprint import Fingerprint
 from ingest.sources.found import Discovered
-from ingest.sources.hdf5_file import H5PY_ERRORS, borrow, explain_read, h5_errors, open_file
+from ingest.sources.hdf5_errors import h5_damage
+from ingest.sources.hdf5_file import borrow, h5_errors, open_file
 from ingest.sources.hdf5_layout import Contents, list_contents, read_facts
 from ingest.sources.hdf5_log_tables import StoredTable, StoredTime, find_tables, stored_time
 from ingest.sources.log_blocks import BlockReader
-from ingest.sources.log_facts import SHOWN, TableFacts, channel_facts, log_start, numbered
+from ingest.sources.log_facts import SHOWN, TableFacts, log_start, series_info
 from ingest.sources.log_times import numbers_ns
-from ingest.sources.plain_file import os_errors
 from ingest.sources.series_base import ChannelSpec, LogTable, Rows, SeriesInfo, SeriesSpec
 from ingest.sources.start import ResolvedStart, parse_time
+from ingest.sources.stored_rows import RowScan, read_stored
 from ingest.sources.urls import redacted
 from ingest.timing import Finding
 
@@ -75,26 +73,6 @@ class _Look:
     bytes_in: int
 
 
-@dataclass
-class _Scan:
-    """What a pass over one table keeps."""
-
-    facts: TableFacts
-    block_rows: int
-    offsets: list[int] = field(default_factory=list)
-    left_out: int = 0
-    first_left_out: list[int] = field(default_factory=list)
-
-    def add(self, first: int, readable: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Note which rows from `first` on have a time; return their numbers in the file."""
-        bad = first + np.flatnonzero(~readable)
-        self.left_out += len(bad)
-        self.first_left_out += bad[: SHOWN - len(self.first_left_out)].tolist()
-        kept = first + np.flatnonzero(readable)
-        self.offsets += kept[-self.facts.rows % self.block_rows :: self.block_rows].tolist()
-        return kept
-
-
 def inspect(spec: SeriesSpec, options: SourceOptions) -> SeriesInfo:
     """Find out what the readings of an HDF5 file are: they are gone through once, block by block.
 
@@ -138,28 +116,28 @@ def inspect(spec: SeriesSpec, options: SourceOptions) -> SeriesInfo:
         file_facts = read_facts(file, looks[0].stored.time, contents)
     start, offsets_ns = _start(path, looks, file_facts, options)
     zero_ns = start.start_ns or 0
-    zeros_ns = [0 if look.time.absolute else zero_ns + offset for look, offset in zip(looks, offsets_ns, strict=True)]
-    channels = channel_facts([look.table for look in looks], [look.facts for look in looks], zeros_ns)
-    elapsed = any(not look.time.absolute for look in looks)
-    known = not elapsed or start.start_ns is not None
-    fingerprint = Fingerprint("log" if only is None else f"log {only}")
-    with os_errors(path):
-        fingerprint.add_file(path)
-    tables_read = tuple(
-        replace(look.table, layout=orjson.dumps({**asdict(look.stored), **asdict(look.time), "offset_ns": ns}).decode())
+    layouts = [
+        {**asdict(look.stored), **asdict(look.time), "offset_ns": ns}
         for look, ns in zip(looks, offsets_ns, strict=True)
+    ]
+    tables_read = tuple(
+        replace(look.table, layout=orjson.dumps(layout).decode()) for look, layout in zip(looks, layouts, strict=True)
     )
-    return SeriesInfo(
-        spec=replace(spec, tables=tables_read, zero_ns=zero_ns),
-        name=run_name(spec.paths),
-        format="NXlog" if all(look.stored.values[0].endswith("/value") for look in looks) else "HDF5 columns",
-        channels=channels,
-        start_ns=min(channel.first_ns for channel in channels) if known else None,
-        start_from=start.start_from if elapsed else "frame stamps",
-        fingerprint=fingerprint.hexdigest(),
+    return series_info(
+        replace(spec, tables=tables_read, zero_ns=zero_ns),
+        [look.facts for look in looks],
+        [_zero_ns(layout, zero_ns) for layout in layouts],
+        replace(start, findings=(*findings, *start.findings)),
+        elapsed=any(not look.time.absolute for look in looks),
+        layout="NXlog" if all(look.stored.values[0].endswith("/value") for look in looks) else "HDF5 columns",
+        part=only,
         bytes_in=sum(look.bytes_in for look in looks),
-        findings=(*findings, *start.findings),
     )
+
+
+def _zero_ns(layout: dict[str, Any], zero_ns: int) -> int:
+    """Return what is added to a table's recorded times."""
+    return 0 if layout["absolute"] else zero_ns + int(layout["offset_ns"])
 
 
 def _left_out(findings: Sequence[Finding]) -> str:
@@ -172,25 +150,24 @@ def _scan_table(
     """Go through one table; None, with a finding, if none of its times can be read."""
     times, shown = file[stored.time], redacted(path)
     block_rows = max(1, min(BLOCK_ROWS, BLOCK_VALUES // (len(stored.values) + 1)))
-    scan = _Scan(TableFacts("row"), block_rows)
+    scan = RowScan(TableFacts("row"), block_rows)
     damaged: set[str] = set()
     try:
-        with _damage(f"{shown}: {stored.time}"):
+        with h5_damage(f"{shown}: {stored.time}"):
             told, more = stored_time(times, stored.time, options.timezone, time.time_ns())
         for first in range(0, stored.rows, block_rows):
             end = min(first + block_rows, stored.rows)
-            with _damage(f"{shown}: {stored.time}, rows {first} to {end - 1}"):
+            with h5_damage(f"{shown}: {stored.time}, rows {first} to {end - 1}"):
                 ns, readable = _times_ns(times[first:end], told)
             values = np.full((len(stored.values), end - first), np.nan)
             for i, name in enumerate(stored.values):
                 try:
-                    with _damage(f"{shown}: {name}, rows {first} to {end - 1}"):
+                    with h5_damage(f"{shown}: {name}, rows {first} to {end - 1}"):
                         values[i] = file[name][first:end].reshape(-1)
                 except FrameDataError as error:
                     findings += [] if name in damaged else [Finding("damage", str(error))]
                     damaged.add(name)
-            kept = scan.add(first, readable)
-            scan.facts.add(ns[readable], values[:, readable], kept)
+            scan.add(first, ns, readable, values)
     except (FrameDataError, MissingFilterError) as error:
         findings.append(Finding("channel left out", str(error)))
         return None
@@ -198,23 +175,18 @@ def _scan_table(
     if not scan.facts.rows:
         findings.append(Finding("channel left out", f"{stored.time}: none of {stored.rows} times is a number"))
         return None
-    if scan.left_out:
-        where = numbered("row", scan.left_out, scan.first_left_out)
-        message = f"{stored.time}: {scan.left_out} of {stored.rows} times cannot be read ({where}): left out"
-        findings.append(Finding("rows left out", message))
-    findings += scan.facts.findings(stored.where or "/")
+    findings += scan.findings(stored.time, stored.where or "/")
     return _Look(stored, told, _table(path, stored, scan), scan.facts, _bytes(file, stored))
 
 
-def _table(path: str, stored: StoredTable, scan: _Scan) -> LogTable:
+def _table(path: str, stored: StoredTable, scan: RowScan) -> LogTable:
     channels = tuple(ChannelSpec(name, units) for name, units in zip(stored.names, stored.units, strict=True))
     return LogTable(
         path,
         channels,
         scan.facts.rows,
         where=stored.where or "/",
-        # Row numbers here, where rows were left out; else blocks begin where one expects.
-        block_offsets=tuple(scan.offsets) if scan.left_out else (),
+        block_offsets=scan.block_offsets,
         block_rows=scan.block_rows,
         holds=scan.facts.holds,
     )
@@ -228,17 +200,6 @@ def _times_ns(values: NDArray[Any], told: StoredTime) -> tuple[NDArray[np.int64]
     flat = values.reshape(-1)
     ns, readable = numbers_ns(flat if told.factor == 1 else flat * told.factor, told.unit_ns)
     return ns + told.epoch_ns, readable
-
-
-@contextmanager
-def _damage(where: str) -> Iterator[None]:
-    """Turn what h5py raises while it reads into our errors."""
-    try:
-        yield
-    except IngestError:
-        raise
-    except H5PY_ERRORS as error:
-        raise explain_read(where, error) from error
 
 
 def _start(
@@ -299,39 +260,28 @@ def open_series(spec: SeriesSpec) -> BlockReader:
     def load_part(table: int, number: int, begin: int, end: int) -> Rows:
         return _load(spec.tables[table], layouts[table], number, begin, end)
 
-    zeros_ns = [0 if layout["absolute"] else spec.zero_ns + layout["offset_ns"] for layout in layouts]
-    return BlockReader(spec, load, zeros_ns, load_part)
+    return BlockReader(spec, load, [_zero_ns(layout, spec.zero_ns) for layout in layouts], load_part)
 
 
 def _load(table: LogTable, layout: dict[str, Any], number: int, begin: int, end: int) -> Rows:
     """Read some rows of a block, counted from its first; rows without a time are passed over."""
     told = StoredTime(layout["unit_ns"], layout["factor"], layout["epoch_ns"])
-    times_ns = np.empty(end - begin, np.int64)
-    values = np.empty((len(table.channels), end - begin))
-    first = table.block_offsets[number] if table.block_offsets else number * table.block_rows
-    seen, shown = 0, redacted(table.path)
+    names, shown = (layout["time"], *layout["values"]), redacted(table.path)
     with borrow(table.path) as open_:
-        columns = [
-            _column(open_.file, name, table.path, layout["rows"]) for name in (layout["time"], *layout["values"])
-        ]
-        while seen < end and first < layout["rows"]:
-            after = min(first + table.block_rows, layout["rows"])
-            with _damage(f"{shown}: {layout['time']}, rows {first} to {after - 1}"):
-                ns, readable = _times_ns(columns[0][first:after], told)
-            at = np.flatnonzero(readable)
-            wanted = at[max(0, begin - seen) : max(0, end - seen)]
-            if len(wanted):
-                into = slice(max(seen, begin) - begin, max(seen, begin) - begin + len(wanted))
-                times_ns[into] = ns[wanted]
-                low, high = first + int(wanted[0]), first + int(wanted[-1]) + 1
-                for i, name in enumerate(layout["values"]):
-                    with _damage(f"{shown}: {name}, rows {low} to {high - 1}"):
-                        values[i, into] = columns[i + 1][low:high].reshape(-1)[wanted - wanted[0]]
-            seen += len(at)
-            first = after
-    if seen < end:
-        raise SourceChangedError(f"{shown}: {table.where} has fewer rows than when it was inspected")
-    return Rows(times_ns, values)
+        columns = [_column(open_.file, name, table.path, layout["rows"]) for name in names]
+
+        def read(column: int, first: int, stop: int) -> NDArray[Any]:
+            with h5_damage(f"{shown}: {names[column]}, rows {first} to {stop - 1}"):
+                values: NDArray[Any] = columns[column][first:stop].reshape(-1)
+            return values
+
+        return read_stored(
+            table,
+            layout["rows"],
+            (number, begin, end),
+            lambda first, stop: _times_ns(read(0, first, stop), told),
+            lambda channel, first, stop: read(channel + 1, first, stop),
+        )
 
 
 def _column(file: h5py.File, name: str, path: str, rows: int) -> Any:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.errors import IngestError
-from ingest.sources.hdf5_file import H5PY_ERRORS, chunk_row_bytes, explain_read
-from ingest.sources.scale import SAMPLED_FRAMES, decide_scale, maximum_of_samples
+from ingest.sources.hdf5_errors import h5_damage
+from ingest.sources.hdf5_file import chunk_row_bytes
+from ingest.sources.scale import largest_pixel, sampled
 
-__all__ = ["SAMPLED_FRAMES", "decide_scale", "sampled_maximum"]
+__all__ = ["sampled_maximum"]
 
 
 def sampled_maximum(dataset: Any, frames: int, samples: int, where: str) -> float | None:
@@ -42,13 +42,9 @@ def sampled_maximum(dataset: Any, frames: int, samples: int, where: str) -> floa
     """
 
     def read(number: int) -> NDArray[np.generic]:
-        try:
+        with h5_damage(f"{where}: frame {number}"):
             frame: NDArray[np.generic] = dataset[number]
-        except IngestError:
-            raise
-        except H5PY_ERRORS as error:
-            raise explain_read(f"{where}: frame {number}", error) from error
         return frame
 
     frame_bytes = dataset.shape[1] * dataset.shape[2] * dataset.dtype.itemsize
-    return maximum_of_samples(read, frames, samples, max(frame_bytes, chunk_row_bytes(dataset)))
+    return largest_pixel(sampled(range(frames), max(frame_bytes, chunk_row_bytes(dataset)), samples), read)

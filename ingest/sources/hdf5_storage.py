@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from ingest.errors import MissingFilterError, SourceFormatError, TruncatedSourceError
 from ingest.sources.hdf5_file import MAX_ROW_BYTES, chunk_row_bytes, file_size_bytes
 from ingest.sources.hdf5_virtual import missing_frames
+from ingest.sources.plain_file import MAX_FRAME_BYTES
 from ingest.sources.urls import is_url
 from ingest.timing import Finding
 
-__all__ = ["MAX_FRAME_BYTES", "check_filters", "check_frame_size", "stored_frames"]
+__all__ = ["check_filters", "check_frame_size", "stored_frames"]
 
-MAX_FRAME_BYTES = 512 * 10**6  # one frame of this size fills a chunk of the platform; no camera comes near it
 # Registered at https://github.com/HDFGroup/hdf5_plugins (RegisteredFilterPlugins.md); ids as in FORMATS.md 4.
 FILTER_NAMES = {
     1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf", 32001: "blosc",

@@ -1,8 +1,8 @@
-"""What all runs of pictures decide alike: what is taken of colour, which start is of use, which frames are lost."""
+"""What all runs of pictures decide alike: what is taken of colour, and which start is of use."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,19 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.errors import SourceError, SourceFormatError, SourceReadError, SourceTimeError
-from ingest.frames import FrameScale
 from ingest.sources.base import SourceOptions, SourceSpec
 from ingest.sources.colours import COLOUR_HINT
 from ingest.sources.facts import Fact
 from ingest.sources.hdf5_times import Stamps
 from ingest.sources.image_read import ImageSource
-from ingest.sources.pixel_scale import sample_frames, sampled_numbers
+from ingest.sources.scale import as_stored, largest_pixel, sample_frames, sampled
 from ingest.sources.start import parse_time
 from ingest.timing import Finding
 
-__all__ = ["as_format_error", "decide_colour", "lost_frames", "sampled_maximum", "steps_of", "usable_start"]
+__all__ = ["as_format_error", "decide_colour", "sampled_maximum", "steps_of", "usable_start"]
 
-MAX_NAMED = 8
 COLOUR_SAMPLES = 4
 
 
@@ -31,15 +29,6 @@ def as_format_error(error: SourceError) -> SourceError:
     if isinstance(error, SourceReadError | SourceFormatError):
         return error
     return SourceFormatError(str(error), hint=error.hint or "leave it out, or copy it again from where it was recorded")
-
-
-def lost_frames(reasons: Mapping[int, str]) -> list[Finding]:
-    """Return a finding for each frame that cannot be read; past the first 8, one for all."""
-    numbers = sorted(reasons)
-    found = [Finding("lost frames", f"frame {i} cannot be read: {reasons[i]}", i) for i in numbers[:MAX_NAMED]]
-    if len(numbers) > MAX_NAMED:
-        found.append(Finding("lost frames", f"and {len(numbers) - MAX_NAMED} more", numbers[MAX_NAMED]))
-    return found
 
 
 def decide_colour(
@@ -74,8 +63,8 @@ def decide_colour(
     """
     if options.colour is not None:
         return options.colour, Finding("colour", f"of each colour pixel the {options.colour} is taken, as asked")
-    frames = sample_frames(list(numbers), read, COLOUR_SAMPLES)
-    if all(frame.ndim == 2 or bool((frame == frame[..., :1]).all()) for _, frame in frames):
+    frames = sample_frames(numbers, read, COLOUR_SAMPLES)
+    if all(frame.ndim == 2 or bool((frame == frame[..., :1]).all()) for frame in frames):
         return "luma", Finding("colour", "grey pictures stored as colour (red, green and blue are equal)")
     raise SourceFormatError(f"{path}: colour pictures, and it is not said what to take of them", hint=COLOUR_HINT)
 
@@ -103,19 +92,9 @@ def sampled_maximum(spec: SourceSpec, dtype: np.dtype[Any], frames: Sequence[int
         Not one of them can be read.
     """
     height_px, width_px = (int(spec.option(name) or 0) for name in ("height_px", "width_px"))
-    numbers = [frames[i] for i in sampled_numbers(len(frames), height_px * width_px * dtype.itemsize)]
-    largest: float | None = None
-
-    def maximum(number: int) -> NDArray[Any]:
-        frame = source.stored(number)
-        finite = frame[np.isfinite(frame)] if frame.dtype.kind == "f" else frame
-        return finite.max(initial=0, keepdims=True) if finite.size else finite
-
-    with ImageSource(replace(spec, scale=FrameScale(dtype.newbyteorder("=").name, None, ""))) as source:
-        for _, top in sample_frames(numbers, maximum):
-            if top.size:
-                largest = max(largest if largest is not None else 0.0, float(top.max()))
-    return largest
+    numbers = sampled(frames, height_px * width_px * dtype.itemsize)
+    with ImageSource(replace(spec, scale=as_stored(dtype))) as source:
+        return largest_pixel(numbers, source.stored)
 
 
 def steps_of(stamps: Stamps | None) -> NDArray[np.int64] | None:

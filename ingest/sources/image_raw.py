@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,13 @@ from ingest.errors import NoFramesError, SettingsError, TruncatedSourceError
 from ingest.sources.assemble import RunFacts, run_name, source_info
 from ingest.sources.base import ReaderOption, SourceInfo, SourceOptions, SourceSpec
 from ingest.sources.hdf5_times import Stamps
-from ingest.sources.image_common import lost_frames, sampled_maximum, steps_of
+from ingest.sources.image_common import sampled_maximum, steps_of
 from ingest.sources.image_read import FLAT
+from ingest.sources.lost import lost_frames
 from ingest.sources.many_files import fingerprint_of_files, sizes_of
 from ingest.sources.picture_names import elapsed_in_names, frame_numbers_in, stamps_in_names
-from ingest.sources.pixel_scale import choose_scale, is_plain_8_bit
 from ingest.sources.plain_file import MAX_FRAME_BYTES
+from ingest.sources.scale import decide_scale, is_wide
 from ingest.timing import Finding
 
 __all__ = ["RAW_HINT", "RawLayout", "inspect_raw", "raw_layout"]
@@ -116,11 +117,11 @@ def inspect_raw(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
         "width_px": layout.width_px,
     }
     bare = SourceSpec(spec.kind, spec.paths, spec.dataset, file_frames=counts, options=tuple(known.items()))
-    maximum = None if is_plain_8_bit(layout.dtype) else sampled_maximum(bare, layout.dtype, good)
-    scale, more = choose_scale(layout.dtype, options.full_scale, None, maximum)
+    maximum = sampled_maximum(bare, layout.dtype, good) if is_wide(layout.dtype) else None
+    scale, more = decide_scale(layout.dtype, options.full_scale, None, maximum)
     stamps = _stamps(spec.paths, options, findings)
     facts = RunFacts(
-        spec=SourceSpec(spec.kind, spec.paths, spec.dataset, scale, counts, options=bare.options),
+        spec=replace(bare, scale=scale),
         name=str(spec.option("name") or run_name(spec.paths)),
         format=f"headerless {layout.dtype.str.lstrip('|')}",
         height_px=layout.height_px,

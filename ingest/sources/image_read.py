@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import lru_cache
-from itertools import accumulate
-from typing import Any, Protocol, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.errors import FrameDataError, SettingsError, SourceChangedError
-from ingest.frames import FrameScale, to_uint8
+from ingest.errors import FrameDataError, SourceChangedError
 from ingest.sources.base import SourceSpec
 from ingest.sources.colours import COLOUR_HINT, grey
 from ingest.sources.image_files import picture_pixels
-from ingest.sources.memory import result_array
-from ingest.sources.plain_file import PlainFile, os_errors
+from ingest.sources.plain_file import PlainFile, version_of
+from ingest.sources.reader import FilesReader, StoredFrames
 from ingest.sources.tiff_ifd import Tiff
 from ingest.sources.tiff_pages import PageReader
 
@@ -25,42 +22,11 @@ __all__ = ["FLAT", "PAGES", "PICTURES", "ImageSource", "frame_pages", "open_sour
 
 # How frames are stored: at even distances in a file; as pages of a TIFF; one a file.
 FLAT, PAGES, PICTURES = "flat", "pages", "pictures"
-BLOCK_BYTES = 4 * 2**20  # stays in a processor's cache on its way through the scale
 
 
 def open_source(spec: SourceSpec) -> ImageSource:
-    """Open an inspected run for reading in this process.
-
-    Parameters
-    ----------
-    spec : SourceSpec
-        As `inspect` gave it.
-
-    Returns
-    -------
-    ImageSource
-        Has one file open at a time, from the first frame that is asked of it.
-
-    Raises
-    ------
-    SettingsError
-        The spec was never inspected.
-    """
+    """Open an inspected run for reading in this process; see `ImageSource`."""
     return ImageSource(spec)
-
-
-class StoredFrames(Protocol):
-    """One open file of a run."""
-
-    path: str
-
-    def read(self, first: int, out: NDArray[Any], run_first: int) -> None:
-        """Read the file's frames from `first` on into `out`, (frame, y, x); `run_first` is its frame 0 in the run."""
-        ...
-
-    def close(self) -> None:
-        """Close it."""
-        ...
 
 
 class FlatFile:
@@ -191,9 +157,7 @@ def frame_pages(path: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     SourceNotFoundError, SourceReadError
         It cannot be read.
     """
-    with os_errors(path):
-        now = os.stat(path)
-    return _frame_pages(path, now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
+    return _frame_pages(path, *version_of(path))
 
 
 @lru_cache(maxsize=4)
@@ -214,118 +178,35 @@ def _frame_pages(path: str, *_: int) -> tuple[NDArray[np.int64], NDArray[np.int6
     return table[:, 0], table[:, 1]
 
 
-class ImageSource:
-    """One run of pictures; see `ingest.sources.base.Source`.
+class ImageSource(FilesReader):
+    """One run of pictures; see `FilesReader`.
 
     Parameters
     ----------
     spec : SourceSpec
-        As `inspect` gave it.
+        As `inspect` gave it. Of a compressed or colour picture, up to three times its size is held beside what `read`
+        holds.
+
+    Raises
+    ------
+    SettingsError
+        The spec was never inspected.
+    FrameDataError
+        By `read`: a picture that is empty, cut, damaged, or of another size or type than the run's; NaN pixels.
+    MissingFilterError
+        By `read`: compressed in a way that nothing installed here can undo.
+    SourceNotFoundError
+        By `read`: a picture is not there any more.
+    SourceChangedError
+        By `read`: a stack is shorter than when it was inspected.
     """
 
     def __init__(self, spec: SourceSpec) -> None:
-        known = dict(spec.options)
-        if spec.scale is None or not spec.file_frames or known.get("form") not in _FORMS:
-            raise SettingsError(
-                f"{spec.paths[0]}: scale, frame counts or form are missing in the spec",
-                hint="open the spec that inspect returns, so that all workers read alike",
-            )
+        form = str(spec.option("form"))
+        super().__init__(spec, form=_FORMS.get(form))
         self._spec = spec
-        self._scale: FrameScale = spec.scale
-        self._starts = [0, *accumulate(spec.file_frames)]
-        self._shape = (int(known["height_px"]), int(known["width_px"]))
-        self._dtype = np.dtype(str(known.get("dtype", spec.scale.dtype)))
-        self._form = _FORMS[str(known["form"])]
-        self._open: StoredFrames | None = None
+        self._dtype = np.dtype(str(spec.option("dtype") or self._scale.dtype))
+        self._form = _FORMS[form]
 
-    @property
-    def frames(self) -> int:
-        """Frames of the run."""
-        return self._starts[-1]
-
-    def read(self, start: int, stop: int, memory: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Return frames `start` to `stop` (exclusive).
-
-        Parameters
-        ----------
-        start, stop : int
-            Frame numbers in the run, across its files.
-        memory : ndarray of uint8, (byte,), optional
-            Where to put them, if it is long enough.
-
-        Returns
-        -------
-        ndarray of uint8, (frame, y, x)
-            A new array, or a view of `memory`.
-
-        Raises
-        ------
-        SettingsError
-            The run has no such frames.
-        FrameDataError
-            A picture that is empty, cut, damaged, or of another size or type than the run's; NaN pixels.
-        MissingFilterError
-            Compressed in a way that nothing installed here can undo.
-        SourceNotFoundError
-            A picture is not there any more.
-        SourceReadError
-            The operating system could not read; trying again may help.
-        SourceChangedError
-            A stack is shorter than when it was inspected.
-
-        Notes
-        -----
-        Holds ``(stop - start) * height * width`` bytes; for frames wider than 8 bit also 4 MiB, or one frame if that
-        is more; and of a compressed or colour picture up to three times its size.
-        """
-        if not 0 <= start < stop <= self.frames:
-            raise SettingsError(f"frames {start} to {stop} were asked of a run of {self.frames}: {self._spec.paths[0]}")
-        out = result_array((stop - start, *self._shape), memory)
-        if self._scale.full_scale is None and self._dtype == np.uint8:
-            self._read_stored(start, out)
-            return out
-        block = max(1, min(stop - start, BLOCK_BYTES // max(1, out[0].size * self._dtype.itemsize)))
-        values = np.empty((block, *self._shape), self._dtype)
-        for position in range(start, stop, block):
-            part = values[: min(block, stop - position)]
-            self._read_stored(position, part)
-            target = out[position - start : position - start + len(part)]
-            to_uint8(part, self._scale, out=target, first_frame=position)
-        return out
-
-    def close(self) -> None:
-        """Close the file; safe to repeat."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def stored(self, number: int) -> NDArray[Any]:
-        """Return one frame as stored, not scaled: (y, x)."""
-        values = np.empty((1, *self._shape), self._dtype)
-        self._read_stored(number, values)
-        return np.asarray(values[0])
-
-    def _read_stored(self, start: int, out: NDArray[Any]) -> None:
-        """Fill `out`, (frame, y, x), with frames from `start` on, as they are stored."""
-        stop = start + len(out)
-        number = int(np.searchsorted(self._starts, start, side="right")) - 1
-        while start < stop:
-            first, end = self._starts[number], min(self._starts[number + 1], stop)
-            if first < end:
-                file = self._file(number)
-                file.read(start - first, out[len(out) - (stop - start) :][: end - start], first)
-                start = end
-            number += 1
-
-    def _file(self, number: int) -> StoredFrames:
-        path = self._spec.paths[number]
-        if self._open is None or self._open.path != path:
-            self.close()
-            self._open = self._form(path, self._spec, self._spec.file_frames[number])
-        return self._open
+    def _open(self, number: int) -> StoredFrames:
+        return self._form(self._paths[number], self._spec, self._spec.file_frames[number])

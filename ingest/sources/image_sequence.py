@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,11 @@ from ingest.frames import FrameScale
 from ingest.sources.assemble import RunFacts, run_name, source_info
 from ingest.sources.base import ReaderOption, SourceInfo, SourceOptions, SourceSpec
 from ingest.sources.facts import Fact
+from ingest.sources.fingerprint import spread
 from ingest.sources.hdf5_times import Stamps
 from ingest.sources.image_common import (
     as_format_error,
     decide_colour,
-    lost_frames,
     sampled_maximum,
     steps_of,
     usable_start,
@@ -28,10 +28,11 @@ from ingest.sources.image_common import (
 from ingest.sources.image_files import PictureHead, picture_head, picture_pixels
 from ingest.sources.image_read import PICTURES
 from ingest.sources.image_sidecars import full_scale_said, read_frame_table, read_recording
-from ingest.sources.many_files import fingerprint_of_files, sizes_of, spread
+from ingest.sources.lost import lost_frames
+from ingest.sources.many_files import fingerprint_of_files, sizes_of
 from ingest.sources.picture_names import frame_numbers_in, stamps_in_names
-from ingest.sources.pixel_scale import choose_scale, is_plain_8_bit, sample_frames, sampled_numbers
 from ingest.sources.plain_file import PlainFile
+from ingest.sources.scale import decide_scale, is_wide, largest_pixel, sample_frames, sampled
 from ingest.sources.tiff_ifd import DESCRIPTION, Tiff
 from ingest.sources.tiff_stack import page_time
 from ingest.sources.tiff_times import START_NAMES, json_facts, rate_said
@@ -131,7 +132,7 @@ def inspect_sequence(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
     head = look.run_heads[0]
     return source_info(
         RunFacts(
-            spec=SourceSpec(spec.kind, spec.paths, spec.dataset, scale, bare.file_frames, options=bare.options),
+            spec=replace(bare, scale=scale),
             name=str(spec.option("name") or run_name(spec.paths)),
             format=f"{head.format} {'pictures' if len(spec.paths) > 1 else 'picture'}",
             height_px=look.shape[0],
@@ -215,7 +216,7 @@ def _decode_some(look: _Look) -> None:
                 look.lost[i] = str(error)
     good = look.good
     some = [good[k] for k in spread(len(good), EXAMINED)]
-    ((_, first),) = sample_frames(some, lambda i: picture_pixels(look.paths[i]), enough=1)
+    (first,) = sample_frames(some, lambda i: picture_pixels(look.paths[i]), enough=1)
     if any(head.format == "TIFF" for head in look.run_heads):
         look.dtype = max((look.dtype, first.dtype.newbyteorder("=")), key=lambda dtype: dtype.itemsize)
 
@@ -281,14 +282,14 @@ def _start(look: _Look, own: dict[str, Fact], facts: dict[str, Fact]) -> tuple[s
 def _scale(
     bare: SourceSpec, look: _Look, facts: dict[str, Fact], options: SourceOptions, findings: list[Finding]
 ) -> FrameScale:
-    said = None if is_plain_8_bit(look.dtype) else full_scale_said(facts)
+    said = full_scale_said(facts) if is_wide(look.dtype) else None
     maxima = {head.maximum for head in look.run_heads if head.maximum is not None}
     maximum = None
     if maxima:
         said, maximum = _pgm_scale(look, maxima, said, findings)
-    elif not is_plain_8_bit(look.dtype):
+    elif is_wide(look.dtype):
         maximum = sampled_maximum(bare, look.dtype, look.good)
-    scale, more = choose_scale(look.dtype, options.full_scale, said, maximum)
+    scale, more = decide_scale(look.dtype, options.full_scale, said, maximum)
     findings += more
     return scale
 
@@ -297,10 +298,8 @@ def _pgm_scale(
     look: _Look, maxima: set[int], said: float | None, findings: list[Finding]
 ) -> tuple[float | None, float | None]:
     """Return what is white in PGM files, and the sampled maximum; widen the type where values do not fit it."""
-    good = look.good
-    numbers = [good[i] for i in sampled_numbers(len(good), look.shape[0] * look.shape[1] * 2)]
-    frames = sample_frames(numbers, lambda i: picture_pixels(look.paths[i]))
-    maximum = float(max(int(frame.max()) for _, frame in frames))
+    numbers = sampled(look.good, look.shape[0] * look.shape[1] * 2)
+    maximum = largest_pixel(numbers, lambda i: picture_pixels(look.paths[i])) or 0.0
     if maximum > 255:
         look.dtype = np.dtype("u2")
     white = max(maxima)
@@ -314,4 +313,4 @@ def _pgm_scale(
         message = f"the files name different maxima ({min(maxima)} to {white}): taken as each picture's brightest pixel"
         findings.append(Finding("scale", message))
         return None, float(white)
-    return (None if white == 255 and is_plain_8_bit(look.dtype) else float(white)), maximum
+    return (None if white == 255 and look.dtype == np.uint8 else float(white)), maximum

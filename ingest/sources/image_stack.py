@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ from numpy.typing import NDArray
 
 from ingest.sources.assemble import RunFacts, run_name, source_info
 from ingest.sources.base import ReaderOption, SourceInfo, SourceOptions, SourceSpec
+from ingest.sources.fingerprint import spread
 from ingest.sources.image_common import decide_colour, sampled_maximum, steps_of, usable_start
 from ingest.sources.image_read import FLAT, PAGES, frame_pages
 from ingest.sources.image_sidecars import full_scale_said
-from ingest.sources.many_files import fingerprint_of_files, sizes_of, spread
-from ingest.sources.pixel_scale import choose_scale, is_plain_8_bit, sample_frames
+from ingest.sources.many_files import fingerprint_of_files, sizes_of
 from ingest.sources.plain_file import PlainFile
+from ingest.sources.scale import decide_scale, is_wide, sample_frames
 from ingest.sources.tiff_pages import PageReader
 from ingest.sources.tiff_stack import StackLook, look_at_stack
 from ingest.sources.tiff_times import rate_said
@@ -75,14 +77,14 @@ def inspect_stack(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
     bare = SourceSpec(
         spec.kind, spec.paths, spec.dataset, file_frames=(look.frames,), options=tuple(sorted(known.items()))
     )
-    wide = not is_plain_8_bit(dtype)
+    wide = is_wide(dtype)
     maximum = sampled_maximum(bare, dtype, range(look.frames)) if wide else None
     said = full_scale_said(look.said.facts) if wide else None
-    scale, more = choose_scale(dtype, options.full_scale, said, maximum)
+    scale, more = decide_scale(dtype, options.full_scale, said, maximum)
     start = look.said.start or (None if look.date_time is None else ("DateTime", look.date_time))
     start = usable_start(start, options.timezone, findings)
     facts = RunFacts(
-        spec=SourceSpec(spec.kind, spec.paths, spec.dataset, scale, bare.file_frames, options=bare.options),
+        spec=replace(bare, scale=scale),
         name=run_name(spec.paths),
         format=f"{NAMES.get(look.said.writer, 'TIFF')}{' stack' if look.frames > 1 else ''}",
         height_px=page.height_px,
@@ -110,7 +112,7 @@ def _decoded(path: str, look: StackLook, options: SourceOptions) -> tuple[np.dty
             return reader.pixels(page, int(numbers[number]))
 
         some = spread(look.frames, 16)
-        ((_, first),) = sample_frames(some, read, enough=1)
+        (first,) = sample_frames(some, read, enough=1)
         dtype = first.dtype.newbyteorder("=")
         if first.ndim == 2:
             return dtype, "", None

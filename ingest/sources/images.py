@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ingest.errors import FrameDataError, IngestError
 from ingest.sources.base import SourceInfo, SourceOptions, SourceSpec
@@ -16,7 +15,7 @@ from ingest.sources.image_raw import inspect_raw, raw_layout
 from ingest.sources.image_read import ImageSource, open_source
 from ingest.sources.image_sequence import inspect_sequence
 from ingest.sources.image_stack import inspect_stack
-from ingest.sources.picture_names import name_pattern, sequence_name, sequences
+from ingest.sources.picture_names import name_pattern, sequence_spec, sequences
 from ingest.sources.plain_file import PlainFile
 from ingest.sources.tiff_ifd import is_tiff
 from ingest.sources.tiff_stack import is_stack
@@ -87,11 +86,7 @@ def _entry(label: str, run: list[str], options: SourceOptions, *, named_apart: b
             _check_single(run[0], options)
         except IngestError as error:
             return Discovered(run[0], error=error)
-        return Discovered(run[0], SourceSpec(KIND, (run[0],)))
-    spec = SourceSpec(KIND, tuple(run), label)
-    if named_apart:
-        spec = replace(spec, options=(("name", sequence_name(label, run[0])),))
-    return Discovered(run[0], spec)
+    return Discovered(run[0], sequence_spec(KIND, label, run, named_apart=named_apart))
 
 
 def _check_single(path: str, options: SourceOptions) -> None:

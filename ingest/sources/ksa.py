@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ingest.errors import IngestError, SourceFormatError
 from ingest.frames import FrameScale
@@ -17,11 +17,11 @@ from ingest.sources.found import Discovered
 from ingest.sources.hdf5_times import Stamps
 from ingest.sources.ksa_header import KsaHeader
 from ingest.sources.ksa_look import KsaLook, first_header, look_at_images, look_at_movie, pixel_bytes_in
-from ingest.sources.ksa_read import DTYPES, KsaSource, open_source, stored_frame
+from ingest.sources.ksa_read import DTYPES, KsaSource, open_source
 from ingest.sources.many_files import fingerprint_of_files, sizes_of
-from ingest.sources.picture_names import frame_numbers_in, sequence_name, sequences
-from ingest.sources.pixel_scale import choose_scale, is_plain_8_bit, sample_frames, sampled_numbers
+from ingest.sources.picture_names import frame_numbers_in, sequence_spec, sequences
 from ingest.sources.plain_file import PlainFile
+from ingest.sources.scale import as_stored, decide_scale, is_wide, largest_pixel, sampled
 from ingest.sources.start import unix_number_to_ns
 from ingest.timing import Finding
 
@@ -67,11 +67,9 @@ def find_runs(paths: Sequence[str], options: SourceOptions) -> list[Discovered]:
         for label, run in sequences(members).items():
             # Two frame sizes under one pattern are two runs, which need two labels.
             runs[label if label not in runs else f"{width_px}x{height_px} {label}"] = run
-    for label, run in runs.items():
-        name = (("name", sequence_name(label, run[0])),) if len(runs) > 1 and len(run) > 1 else ()
-        dataset = label if len(run) > 1 else None
-        entries.append(Discovered(run[0], SourceSpec(KIND, tuple(run), dataset, options=name)))
-    return entries
+    return entries + [
+        Discovered(run[0], sequence_spec(KIND, label, run, named_apart=len(runs) > 1)) for label, run in runs.items()
+    ]
 
 
 def _holds_several(file: PlainFile, header: KsaHeader) -> bool:
@@ -137,7 +135,7 @@ def inspect(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
     )
     scale, more = _scale(decided, look, options)
     facts = RunFacts(
-        spec=SourceSpec(KIND, spec.paths, spec.dataset, scale, decided.file_frames, options=decided.options),
+        spec=replace(decided, scale=scale),
         name=str(spec.option("name") or run_name(spec.paths)),
         format=f"kSA {'movie' if movie and frames > 1 else 'images'} ({header.version}, {header.bits} bit)",
         height_px=header.height_px,
@@ -170,19 +168,12 @@ def _stamps(look: KsaLook, findings: list[Finding]) -> tuple[Stamps | None, floa
 
 def _scale(spec: SourceSpec, look: KsaLook, options: SourceOptions) -> tuple[FrameScale, tuple[Finding, ...]]:
     dtype = DTYPES[look.pixel_bytes]
-    if is_plain_8_bit(dtype):
-        return choose_scale(dtype, options.full_scale, None, None)
-    colour = str(spec.option("colour"))
-    movie = len(spec.paths) == 1
-
-    def read(number: int) -> NDArray[np.generic]:
-        path, inside = (spec.paths[0], number) if movie else (spec.paths[number], 0)
-        return stored_frame(path, inside, look.header.height_px, look.header.width_px, look.pixel_bytes, colour)
-
-    good = np.flatnonzero(look.good)
-    numbers = [int(good[i]) for i in sampled_numbers(len(good), look.header.pixels * look.pixel_bytes)]
-    maximum = max(float(frame.max()) for _, frame in sample_frames(numbers, read))
-    return choose_scale(dtype, options.full_scale, _said(look, maximum), maximum)
+    if not is_wide(dtype):
+        return decide_scale(dtype, options.full_scale, None, None)
+    numbers = sampled(np.flatnonzero(look.good).tolist(), look.header.pixels * look.pixel_bytes)
+    with KsaSource(replace(spec, scale=as_stored(dtype))) as source:
+        maximum = largest_pixel(numbers, source.stored) or 0.0
+    return decide_scale(dtype, options.full_scale, _said(look, maximum), maximum)
 
 
 def _said(look: KsaLook, maximum: float) -> float | None:

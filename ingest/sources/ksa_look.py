@@ -18,6 +18,7 @@ from ingest.sources.ksa_header import (
     looks_like,
     stamps_in,
 )
+from ingest.sources.lost import lost_frames
 from ingest.sources.plain_file import MAX_FRAME_BYTES, PlainFile
 from ingest.timing import Finding
 
@@ -27,7 +28,6 @@ PIXEL_BYTES = (2, 4, 12, 1)
 PROBED_FRAMES = 64
 HEADERS_AT_ONCE = 4096
 NS = 1_000_000_000
-MAX_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -202,11 +202,7 @@ def _read_headers(file: PlainFile, frames: int, stride: int) -> tuple[NDArray[np
 
 
 def _lost(good: NDArray[np.bool_], why: str) -> list[Finding]:
-    lost = np.flatnonzero(~good)
-    found = [Finding("lost frames", f"frame {i} cannot be read: {why}", int(i)) for i in lost[:MAX_NAMED]]
-    if len(lost) > MAX_NAMED:
-        found.append(Finding("lost frames", f"and {len(lost) - MAX_NAMED} more frames", int(lost[MAX_NAMED])))
-    return found
+    return lost_frames(dict.fromkeys(np.flatnonzero(~good).tolist(), why))
 
 
 def look_at_images(paths: tuple[str, ...]) -> KsaLook:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -11,7 +10,7 @@ from typing import Self
 import numpy as np
 
 from ingest.errors import FrameDataError, SettingsError
-from ingest.sources.plain_file import os_errors
+from ingest.sources.plain_file import version_of
 from ingest.sources.remote import remote_stat
 from ingest.sources.series_base import LogTable, Rows, SeriesSpec
 from ingest.sources.urls import is_url
@@ -141,9 +140,7 @@ def _content(path: str) -> Hashable:
     """Return what tells a file's content from what it was before."""
     if is_url(path):
         return remote_stat(path)
-    with os_errors(path):
-        now = os.stat(path)
-    return path, now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns
+    return path, version_of(path)
 
 
 def _bytes(block: Rows) -> int:

@@ -1,4 +1,4 @@
-"""What is kept of a log while its rows go by, and how its start is decided. Pure, but for a file's mtime."""
+"""What is kept of a log while its rows go by, how its start is decided, and what it is in the end."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.sources.assemble import run_name
 from ingest.sources.base import SourceOptions
+from ingest.sources.fingerprint import Fingerprint
 from ingest.sources.plain_file import os_errors
-from ingest.sources.series_base import ChannelFact, LogTable
+from ingest.sources.series_base import ChannelFact, LogTable, SeriesInfo, SeriesSpec
 from ingest.sources.start import ResolvedStart, StartEvidence, resolve_start
 from ingest.sources.urls import is_url, redacted
 from ingest.timing import Finding
 
-__all__ = ["TableFacts", "channel_facts", "log_start", "numbered"]
+__all__ = ["TableFacts", "channel_facts", "log_start", "numbered", "series_info"]
 
 SHOWN = 3
 MAX_STATES = 32
@@ -131,6 +133,62 @@ def channel_facts(
         )
         for table, known, zero_ns in zip(tables, facts, zeros_ns, strict=True)
         for channel in table.channels
+    )
+
+
+def series_info(
+    spec: SeriesSpec,
+    facts: Sequence[TableFacts],
+    zeros_ns: Sequence[int],
+    start: ResolvedStart,
+    *,
+    elapsed: bool,
+    layout: str,
+    bytes_in: int,
+    part: str | None = None,
+) -> SeriesInfo:
+    """Put together what a log is.
+
+    Parameters
+    ----------
+    spec : SeriesSpec
+        Complete.
+    facts : sequence of TableFacts
+        Of each of its tables.
+    zeros_ns : sequence of int
+        What is added to the recorded times of each.
+    start : ResolvedStart
+        When elapsed time was 0; its findings are those of the log.
+    elapsed : bool
+        Whether that matters: some table counts from its start.
+    layout : str
+        For people.
+    bytes_in : int
+        Size of the rows.
+    part : str, optional
+        The one part of the file that was asked for, which tells its fingerprint from the whole file's.
+
+    Raises
+    ------
+    SourceNotFoundError, SourceReadError
+        A file cannot be read; see `Fingerprint.add_file`.
+    """
+    fingerprint = Fingerprint("log" if part is None else f"log {part}")
+    for path in spec.paths:
+        with os_errors(redacted(path)):
+            fingerprint.add_file(path)
+    channels = channel_facts(spec.tables, facts, zeros_ns)
+    has_start = not elapsed or start.start_ns is not None
+    return SeriesInfo(
+        spec=spec,
+        name=run_name(spec.paths),
+        format=layout,
+        channels=channels,
+        start_ns=min(channel.first_ns for channel in channels) if has_start else None,
+        start_from=start.start_from if elapsed else "frame stamps",
+        fingerprint=fingerprint.hexdigest(),
+        bytes_in=bytes_in,
+        findings=start.findings,
     )
 
 

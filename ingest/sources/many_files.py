@@ -7,19 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.sources.fingerprint import Fingerprint
+from ingest.sources.fingerprint import FINGERPRINTED, Fingerprint, spread
 from ingest.sources.plain_file import os_errors, size_bytes
 
-__all__ = ["FINGERPRINTED", "fingerprint_of_files", "sizes_of", "spread"]
-
-FINGERPRINTED = 18
-
-
-def spread(count: int, most: int) -> list[int]:
-    """Return up to `most` of the numbers 0 to ``count - 1``: first, last, and evenly between."""
-    if count <= most:
-        return list(range(count))
-    return sorted({i * (count - 1) // (most - 1) for i in range(most)})
+__all__ = ["fingerprint_of_files", "sizes_of"]
 
 
 def sizes_of(paths: Sequence[str]) -> NDArray[np.int64]:

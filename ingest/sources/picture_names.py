@@ -9,12 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.sources.base import SourceSpec
 from ingest.sources.hdf5_times import Stamps
 from ingest.sources.natural import natural_key
 from ingest.sources.start import NameTime, local_to_unix_ns, time_in_name
 from ingest.timing import Finding
 
-__all__ = ["elapsed_in_names", "frame_numbers_in", "name_pattern", "sequence_name", "sequences", "stamps_in_names"]
+__all__ = ["elapsed_in_names", "frame_numbers_in", "name_pattern", "sequence_spec", "sequences", "stamps_in_names"]
 
 NS = 1_000_000_000
 _NUMBER = re.compile(r"\d+")
@@ -53,7 +54,27 @@ def sequences(paths: Sequence[str]) -> dict[str, list[str]]:
     return result
 
 
-def sequence_name(label: str, path: str) -> str:
+def sequence_spec(kind: str, label: str, paths: Sequence[str], *, named_apart: bool) -> SourceSpec:
+    """Return the spec of a sequence, or of a file that is alone.
+
+    Parameters
+    ----------
+    kind : str
+        Which reader.
+    label : str
+        As `sequences` gave it.
+    paths : sequence of str
+        The sequence.
+    named_apart : bool
+        Whether the folder holds other sequences, so that its name alone does not do.
+    """
+    if len(paths) == 1:
+        return SourceSpec(kind, tuple(paths))
+    name = (("name", _sequence_name(label, paths[0])),) if named_apart else ()
+    return SourceSpec(kind, tuple(paths), label, options=name)
+
+
+def _sequence_name(label: str, path: str) -> str:
     """Return a name for one of several sequences of a folder: the folder's, and what its files' names share."""
     folder = os.path.basename(os.path.dirname(path))
     return f"{folder} {os.path.splitext(label)[0].replace('#', '').strip(' -_.')}".strip()

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ingest.errors import FrameDataError, SourceError, SourceFormatError, SourceReadError
-from ingest.sources.plain_file import MAX_FRAME_BYTES, os_errors
+from ingest.errors import FrameDataError, SourceError, SourceFormatError
+from ingest.sources.plain_file import MAX_FRAME_BYTES, explain_os, os_errors
 from ingest.sources.tiff_ifd import is_tiff
 
 __all__ = ["PillowFile", "PillowHead", "pillow_format"]
@@ -187,7 +187,7 @@ class PillowFile:
 
     def _explained(self, error: Exception, *, opening: bool) -> SourceError:
         if isinstance(error, OSError) and error.errno:
-            return SourceReadError(f"{self._path}: could not be read: {error.strerror}")
+            return explain_os(self._path, error)
         if opening and isinstance(error, SyntaxError | KeyError) and is_tiff(self._head):
             return SourceFormatError(f"{self._path}: a kind of TIFF that cannot be read here: {error}")
         return FrameDataError(

@@ -10,9 +10,9 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
-from ingest.errors import SourceFormatError, SourceNotFoundError, SourceReadError
+from ingest.errors import IngestError, SourceError, SourceFormatError, SourceNotFoundError, SourceReadError
 
-__all__ = ["MAX_FRAME_BYTES", "PlainFile", "os_errors", "size_bytes"]
+__all__ = ["MAX_FRAME_BYTES", "PlainFile", "explain_os", "os_errors", "size_bytes", "version_of"]
 
 MAX_FRAME_BYTES = 512 * 10**6
 """One frame of this size fills a chunk of the platform; no camera comes near it."""
@@ -23,15 +23,32 @@ def os_errors(path: str) -> Iterator[None]:
     """Turn what the operating system says of a file into `SourceNotFoundError` or `SourceReadError`."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise SourceNotFoundError(f"{path}: there is no such file") from error
-    except PermissionError as error:
-        hint = "let the user who runs this read the file"
-        raise SourceReadError(f"{path}: permission denied", hint=hint) from error
+    except IngestError:
+        raise
     except OSError as error:
-        if isinstance(error, SourceReadError | SourceNotFoundError):
-            raise
-        raise SourceReadError(f"{path}: could not be read: {error.strerror or error}") from error
+        raise explain_os(path, error) from error
+
+
+def explain_os(path: str, error: OSError | MemoryError) -> SourceError:
+    """Say what an error of the operating system means: `SourceNotFoundError`, else `SourceReadError`."""
+    if isinstance(error, FileNotFoundError):
+        return SourceNotFoundError(f"{path}: there is no such file")
+    if isinstance(error, PermissionError):
+        return SourceReadError(f"{path}: permission denied", hint="let the user who runs this read the file")
+    return SourceReadError(f"{path}: could not be read: {getattr(error, 'strerror', None) or error}")
+
+
+def version_of(path: str) -> tuple[int, int, int, int]:
+    """Return what tells a file's content from what it was before: device, inode, size in bytes, mtime in ns.
+
+    Raises
+    ------
+    SourceNotFoundError, SourceReadError
+        It is not there, or may not be looked at.
+    """
+    with os_errors(path):
+        now = os.stat(path)
+    return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns
 
 
 def size_bytes(path: str) -> int:

@@ -13,7 +13,7 @@ __all__ = ["FORMATS", "HDF5_SIGNATURE", "HEAD_BYTES", "is_zarr", "kind_of", "kin
 HEAD_BYTES = 4096
 FORMATS = (
     "HDF5, video (avi, mp4, mkv, mov, wmv, ...), kSA .imm and .img, TIFF, PNG, BMP, PGM, JPEG, Zarr; "
-    "logs as CSV, TSV, PARADIM GM1 .txt, SAFIRE .asc, HDF5"
+    "logs as CSV, TSV, PARADIM GM1 .txt, SAFIRE .asc, HDF5, Zarr"
 )
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"

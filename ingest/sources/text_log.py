@@ -12,15 +12,13 @@ import numpy as np
 import orjson
 
 from ingest.errors import IngestError, NoFramesError, SourceChangedError, SourceFormatError
-from ingest.sources.assemble import run_name
 from ingest.sources.base import SourceOptions
-from ingest.sources.fingerprint import Fingerprint
 from ingest.sources.found import Discovered
 from ingest.sources.log_blocks import BlockReader
-from ingest.sources.log_facts import channel_facts, log_start
+from ingest.sources.log_facts import log_start, series_info
 from ingest.sources.log_times import TimeRule
 from ingest.sources.natural import natural_key
-from ingest.sources.plain_file import PlainFile, os_errors
+from ingest.sources.plain_file import PlainFile
 from ingest.sources.series_base import LogTable, Rows, SeriesInfo, SeriesSpec
 from ingest.sources.start import ResolvedStart
 from ingest.sources.text_layout import TextLayout, text_layout
@@ -110,28 +108,19 @@ def inspect(spec: SeriesSpec, options: SourceOptions) -> SeriesInfo:
     """
     layouts, scans, findings = _scan_files(spec.paths, options)
     first = layouts[0]
-    rule = scans[0].time
     start, zero_ns = _start(first, scans, options)
     tables = tuple(
         replace(scan.table, layout=orjson.dumps({"width": layout.width, "end": scan.end}).decode())
         for scan, layout in zip(scans, layouts, strict=True)
     )
-    channels = channel_facts(tables, [scan.facts for scan in scans], [zero_ns] * len(scans))
-    known = rule.absolute or start.start_ns is not None
-    fingerprint = Fingerprint("log")
-    for path in spec.paths:
-        with os_errors(path):
-            fingerprint.add_file(path)
-    return SeriesInfo(
-        spec=SeriesSpec(KIND, spec.paths, tables, zero_ns, spec.dataset, ((LAYOUT, _packed(first, scans[0])),)),
-        name=run_name(spec.paths),
-        format=first.format,
-        channels=channels,
-        start_ns=min(channel.first_ns for channel in channels) if known else None,
-        start_from="frame stamps" if rule.absolute else start.start_from,
-        fingerprint=fingerprint.hexdigest(),
+    return series_info(
+        SeriesSpec(KIND, spec.paths, tables, zero_ns, spec.dataset, ((LAYOUT, _packed(first, scans[0])),)),
+        [scan.facts for scan in scans],
+        [zero_ns] * len(scans),
+        replace(start, findings=(*findings, *start.findings)),
+        elapsed=not scans[0].time.absolute,
+        layout=first.format,
         bytes_in=sum(scan.end - layout.rows_offset for scan, layout in zip(scans, layouts, strict=True)),
-        findings=(*findings, *start.findings),
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ingest.errors import FrameDataError, SourceFormatError, TruncatedSourceError
 from ingest.sources.hdf5_times import Stamps
+from ingest.sources.lost import lost_frames
 from ingest.sources.picture_names import stamps_in_names
 from ingest.sources.plain_file import MAX_FRAME_BYTES, PlainFile
 from ingest.sources.tiff_ifd import DATE_TIME, DESCRIPTION, Tiff, TiffPage
@@ -20,7 +21,6 @@ from ingest.timing import Finding
 
 __all__ = ["StackLook", "is_stack", "look_at_stack", "page_time"]
 
-MAX_NAMED = 8
 MAX_ODD_PART = 10
 
 
@@ -244,10 +244,7 @@ def _odd_pages(look: StackLook, pages: _Pages, path: str) -> None:
         )
     lost = dict.fromkeys(odd, "its size or type is not the run's")
     lost |= {i: "its pixels lie beyond the end of the file" for i, whole in enumerate(pages.whole) if not whole}
-    for i in sorted(lost)[:MAX_NAMED]:
-        look.findings.append(Finding("lost frames", f"frame {i} cannot be read: {lost[i]}", i))
-    if len(lost) > MAX_NAMED:
-        look.findings.append(Finding("lost frames", f"and {len(lost) - MAX_NAMED} more", sorted(lost)[MAX_NAMED]))
+    look.findings += lost_frames(lost)
 
 
 def page_time(tiff: Tiff, page: TiffPage) -> tuple[str, Any] | None:

@@ -10,15 +10,16 @@ from fractions import Fraction
 
 from av.video.frame import VideoFrame
 
-from ingest.errors import FrameDataError, IngestError, NoFramesError, SettingsError, SourceFormatError, SourceReadError
+from ingest.errors import FrameDataError, IngestError, NoFramesError, SettingsError, SourceFormatError
 from ingest.frames import FrameScale
 from ingest.sources.assemble import RunFacts, run_name, source_info
 from ingest.sources.base import Access, ReaderOption, SourceInfo, SourceOptions, SourceSpec
 from ingest.sources.fingerprint import Fingerprint
 from ingest.sources.found import Discovered
 from ingest.sources.hdf5_times import Stamps
+from ingest.sources.plain_file import MAX_FRAME_BYTES, os_errors
 from ingest.sources.video_decode import Decoder
-from ingest.sources.video_file import MAX_FRAME_BYTES, Movie, container_name, read_errors
+from ingest.sources.video_file import Movie, container_name, read_errors
 from ingest.sources.video_index import MovieIndex, read_index
 from ingest.sources.video_look import (
     INTER_CODED,
@@ -319,10 +320,8 @@ def _claimed_rate(header: Header, index: MovieIndex) -> float | None:
 
 def _fingerprint(path: str, stamps: Stamps | None) -> str:
     fingerprint = Fingerprint(KIND)
-    try:
+    with os_errors(path):
         fingerprint.add_file(path)
-    except OSError as error:
-        raise SourceReadError(f"{path}: could not be read: {error.strerror}") from error
     fingerprint.add_stamps(None if stamps is None else stamps.ns)
     return fingerprint.hexdigest()
 

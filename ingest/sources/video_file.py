@@ -20,13 +20,11 @@ from ingest.errors import (
     NoFramesError,
     SourceError,
     SourceFormatError,
-    SourceNotFoundError,
-    SourceReadError,
     TruncatedSourceError,
 )
+from ingest.sources.plain_file import MAX_FRAME_BYTES, explain_os
 
 __all__ = [
-    "MAX_FRAME_BYTES",
     "Movie",
     "check_readable",
     "container_name",
@@ -36,7 +34,6 @@ __all__ = [
     "shows_a_frame",
 ]
 
-MAX_FRAME_BYTES = 512 * 10**6  # as for HDF5: one frame of this size fills a chunk of the platform
 # Playlists name other files, and text is no movie, though FFmpeg would draw it.
 REFUSED_FORMATS = frozenset({"hls", "concat", "dash", "tty", "imf"})
 # Decoders that by themselves say nothing of most damage: of 14 damaged packets JPEG's reported 1 and H.265's 1, with
@@ -249,13 +246,9 @@ def read_errors(path: str) -> Iterator[None]:
 
 def explain(path: str, error: BaseException) -> SourceError:
     """Say what an error of PyAV means: `SourceReadError` where the operating system failed, else damage."""
-    text = getattr(error, "strerror", None) or str(error)
-    if isinstance(error, FileNotFoundError):
-        return SourceNotFoundError(f"{path}: there is no such file")
-    if isinstance(error, PermissionError):
-        return SourceReadError(f"{path}: permission denied", hint="let the user who runs this read the file")
     if isinstance(error, OSError | MemoryError):
-        return SourceReadError(f"{path}: could not be read: {text}")
+        return explain_os(path, error)
+    text = getattr(error, "strerror", None) or str(error)
     return SourceFormatError(f"{path}: FFmpeg cannot read it: {text}", hint="copy it again from where it was recorded")
 
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from ingest.sources.plain_file import version_of
 from ingest.sources.video_decode import Decoder
-from ingest.sources.video_file import Movie, explain, read_errors
+from ingest.sources.video_file import Movie, read_errors
 from ingest.sources.video_index import MovieIndex, read_index
 
 __all__ = ["KnownMovie", "known_movie", "lend_decoder", "release_movies"]
@@ -88,11 +89,7 @@ def known_movie(path: str, *, cut: bool, strict: bool) -> KnownMovie:
         As `Movie` and `read_index`.
     """
     stock = _stock
-    try:
-        now = os.stat(path)
-    except OSError as error:
-        raise explain(path, error) from error
-    key = (path, now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, cut, strict)
+    key = (path, *version_of(path), cut, strict)
     with stock.indexing:  # so that threads that begin together do not all do it
         found = stock.movies.get(key)
         if found is None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ingest.errors import SettingsError, SourceTimeError
 from ingest.sources.base import FrameView, FrameWindow, Orientation, Roi, Source, SourceInfo
+from ingest.sources.memory import result_array
 from ingest.timing import Finding
 
 __all__ = ["ViewedSource", "turned", "viewed_info"]
@@ -205,7 +206,7 @@ class ViewedSource:
             step = max(1, BLOCK_BYTES // (block[0].size * view.every))
             part = turned(self._cut(block[:: view.every]), view.orientation)
             if out is None:
-                out = _array((stop - start, *part.shape[1:]), memory)
+                out = result_array((stop - start, *part.shape[1:]), memory)
             out[position - start : position - start + taken] = part
             position += taken
         if out is None:
@@ -227,10 +228,3 @@ class ViewedSource:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def _array(shape: tuple[int, ...], memory: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-    n_bytes = math.prod(shape)
-    if memory is None or len(memory) < n_bytes:
-        return np.empty(shape, np.uint8)
-    return memory[:n_bytes].reshape(shape)

@@ -10,17 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.errors import FrameDataError, IngestError, SourceFormatError, SourceReadError, TruncatedSourceError
+from ingest.errors import FrameDataError, IngestError, NoFramesError, SourceFormatError, TruncatedSourceError
 from ingest.frames import FrameScale
 from ingest.sources.assemble import RunFacts, run_name, source_info
 from ingest.sources.base import ReaderOption, SourceInfo, SourceOptions, SourceSpec
 from ingest.sources.facts import FPS_FACTS, START_FACTS, Fact, add_fact, first_named, first_number
-from ingest.sources.fingerprint import Fingerprint, spread
+from ingest.sources.fingerprint import Fingerprint
 from ingest.sources.found import Discovered
 from ingest.sources.hdf5_times import Stamps, per_second_of
-from ingest.sources.scale import SAMPLED_FRAMES, decide_scale, maximum_of_samples
-from ingest.sources.zarr_files import Grid, chunk_files
+from ingest.sources.plain_file import MAX_FRAME_BYTES
+from ingest.sources.scale import decide_scale, full_scale_in, is_wide, largest_pixel, sampled
+from ingest.sources.zarr_files import Grid, add_to_fingerprint, chunk_files
 from ingest.sources.zarr_layout import ArrayFact, Store, choose_runs, list_arrays, ome_time_axis
+from ingest.sources.zarr_log import find_logs
 from ingest.sources.zarr_read import MARKS, UNWRITTEN, FrameArray, ZarrSource, open_source
 from ingest.sources.zarr_times import FrameColumns, read_columns
 from ingest.timing import Finding
@@ -28,7 +30,6 @@ from ingest.timing import Finding
 __all__ = ["ZarrSource", "find_runs", "inspect", "open_source"]
 
 KIND = "zarr"
-MAX_FRAME_BYTES = 512 * 10**6  # one frame of this size fills a chunk of the platform; no camera comes near it
 MAX_ROW_BYTES = 2**30
 INDEX_ENTRY_BYTES = 16  # of a shard's index (Zarr v3, sharding codec 1.0)
 MAX_PLACES = 2**62
@@ -48,17 +49,28 @@ def find_runs(paths: Sequence[str], options: SourceOptions) -> list[Discovered]:
     Returns
     -------
     list of Discovered
-        One for each run, as `choose_runs` finds them, or for the reason why there is none.
+        One for each run, as `choose_runs` finds them, or for the reason why there is none. The instrument readings of a
+        lake are a run of their own, after its frames; it may hold nothing else.
     """
     entries: list[Discovered] = []
     for path in paths:
         try:
-            runs = choose_runs(list_arrays(path), options.dataset)
+            entries += _runs_of(path, options)
         except IngestError as error:
             entries.append(Discovered(path, error=error))
-        else:
-            entries += [Discovered(path, SourceSpec(KIND, (path,), _dataset(run))) for run in runs]
     return entries
+
+
+def _runs_of(path: str, options: SourceOptions) -> list[Discovered]:
+    store = list_arrays(path)
+    logs = find_logs(store, options.dataset)
+    try:
+        runs = choose_runs(store, options.dataset)
+    except NoFramesError:
+        if not logs:
+            raise
+        return logs
+    return [*(Discovered(path, SourceSpec(KIND, (path,), _dataset(run))) for run in runs), *logs]
 
 
 def _dataset(frames: ArrayFact) -> str | None:
@@ -239,27 +251,19 @@ def _scale(
             raise FrameDataError(f"{reader.path}: frame {number} was lost")
         frames: NDArray[np.generic] = np.empty((1, *reader.frame_shape), reader.dtype)
         reader.check_files(number, number + 1)
-        reader.read(number, number + 1, frames)
+        reader.read(number, frames)
         return frames.reshape(reader.frame_shape)
 
     maximum = None
-    if reader.dtype.kind != "b" and reader.dtype != np.uint8:
-        maximum = maximum_of_samples(read, len(lost), SAMPLED_FRAMES, reader.row_bytes)
-    return decide_scale(reader.dtype, options.full_scale, facts, maximum)
+    if is_wide(reader.dtype):
+        maximum = largest_pixel(sampled(range(len(lost)), reader.row_bytes), read)
+    return decide_scale(reader.dtype, options.full_scale, full_scale_in(facts, reader.dtype), maximum)
 
 
 def _fingerprint(frames: ArrayFact, grid: Grid, files: NDArray[np.int64], stamps: Stamps | None) -> str:
     """Return what tells this recording from another; attributes of the group, such as its sample, may change."""
     fingerprint = Fingerprint(frames.path)
-    metadata = os.path.join(frames.folder, "zarr.json")
-    if not os.path.exists(metadata):
-        metadata = os.path.join(frames.folder, ".zarray")
-    try:
-        with open(metadata, "rb") as file:
-            content = file.read()
-        fingerprint.add_array(content, [(grid.key(int(n)), grid.path(int(n))) for n in spread(files)], len(files))
-    except OSError as error:
-        raise SourceReadError(f"{frames.folder}: could not be read: {error.strerror}") from error
+    add_to_fingerprint(fingerprint, grid, files)
     fingerprint.add_stamps(stamps.ns if stamps else None)
     return fingerprint.hexdigest()
 

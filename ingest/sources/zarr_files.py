@@ -21,8 +21,10 @@ from ingest.errors import (
     SourceNotFoundError,
     SourceReadError,
 )
+from ingest.sources.fingerprint import FINGERPRINTED, Fingerprint, spread
+from ingest.sources.plain_file import os_errors
 
-__all__ = ["Grid", "chunk_files", "explain", "open_array"]
+__all__ = ["Grid", "add_to_fingerprint", "chunk_files", "explain", "open_array"]
 
 _NO_CODEC = "UnknownCodecError"  # zarr.errors has one, numcodecs.errors another
 
@@ -217,3 +219,22 @@ def _number(parts: list[str], counts: list[int]) -> int | None:
             return None
         number = number * count + int(part)
     return number
+
+
+def add_to_fingerprint(fingerprint: Fingerprint, grid: Grid, files: NDArray[np.int64], name: str = "") -> None:
+    """Add an array: its own metadata, and both ends of up to 18 of its files, whose keys follow `name`.
+
+    Raises
+    ------
+    SourceNotFoundError, SourceReadError
+        A file cannot be read.
+    """
+    metadata = os.path.join(grid.folder, "zarr.json")
+    if not os.path.exists(metadata):
+        metadata = os.path.join(grid.folder, ".zarray")
+    sample = files[spread(len(files), FINGERPRINTED)].tolist()
+    with os_errors(grid.folder):
+        with open(metadata, "rb") as file:
+            content = file.read()
+        keys = [(name + grid.key(number), grid.path(number)) for number in sample]
+        fingerprint.add_array(content, keys, len(files))

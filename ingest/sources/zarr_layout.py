@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ingest.errors import NoFramesError, SourceFormatError, SourceReadError
+from ingest.sources.facts import StoredArray
 from ingest.sources.natural import natural_key
 
 __all__ = ["ArrayFact", "Store", "choose_runs", "list_arrays", "ome_time_axis"]
@@ -26,7 +27,7 @@ TIME_DIMS = frozenset({"time", "t", "frame", "frames"})
 
 
 @dataclass(frozen=True)
-class ArrayFact:
+class ArrayFact(StoredArray):
     """An array as its metadata describe it.
 
     Attributes
@@ -43,10 +44,7 @@ class ArrayFact:
         Those of the user.
     """
 
-    path: str
     folder: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
     dims: tuple[str, ...]
     attributes: Mapping[str, Any]
 
@@ -56,17 +54,6 @@ class ArrayFact:
         height, width = self.shape[-2:] if len(self.shape) > 2 else (0, 0)
         between = self.shape[1:-2]
         return self.dtype.kind in "buif" and height > 0 and width > 4 and all(size == 1 for size in between)
-
-    @property
-    def bytes(self) -> int:
-        """Size of its values, decoded."""
-        size = self.dtype.itemsize
-        for length in self.shape:
-            size *= length
-        return size
-
-    def __str__(self) -> str:
-        return f"{self.path} {self.shape} {self.dtype}"
 
 
 @dataclass(frozen=True)
@@ -165,7 +152,7 @@ def _array(
     if any(size < 0 for size in sizes):
         raise ValueError(f"a shape of {sizes}")
     names = dims or attributes.get("_ARRAY_DIMENSIONS") or [""] * len(sizes)
-    return ArrayFact(path, folder, sizes, dtype, tuple(str(name or "") for name in names), attributes)
+    return ArrayFact(path, sizes, dtype, folder, tuple(str(name or "") for name in names), attributes)
 
 
 def _json(folder: str, name: str) -> Any:
@@ -272,7 +259,7 @@ def _no_frames(store: Store) -> NoFramesError:
     if store.broken:
         held += f"; metadata that make no sense: {', '.join(store.broken[:4])}"
     if store.attributes.get("format") == LAKE_FORMAT and "channels" in store.attributes:
-        return NoFramesError(f"{store.path}: a stream of instrument readings, without frames", hint="leave it out")
+        return NoFramesError(f"{store.path}: a stream of instrument readings, without any: {held}", hint="leave it out")
     if any(found.stack for found in store.arrays) or store.attributes.get("format") == LAKE_FORMAT:
         return NoFramesError(f"{store.path}: holds zero frames: {held}", hint="nothing was ever recorded: leave it out")
     if any(len(found.shape) > 3 and found.shape[-1] in (3, 4) for found in store.arrays):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from zarr.core.buffer import default_buffer_prototype
 
-from ingest.errors import FrameDataError, SettingsError, SourceChangedError
-from ingest.frames import FrameScale, to_uint8
+from ingest.errors import FrameDataError, SourceChangedError
 from ingest.sources.base import SourceSpec
 from ingest.sources.memory import result_array
+from ingest.sources.reader import FramesReader
 from ingest.sources.zarr_files import explain, open_array
 from ingest.sources.zarr_layout import ArrayFact, list_arrays
 from ingest.sources.zarr_times import is_lost, read_values
@@ -102,8 +102,8 @@ class FrameArray:
     def _numbers(self, row: int) -> range:
         return range(row * self.grid.tiles, (row + 1) * self.grid.tiles)
 
-    def read(self, start: int, stop: int, out: NDArray[Any]) -> None:
-        """Read frames `start` to `stop` into `out`, (frame, y, x) of the stored type in this machine's byte order.
+    def read(self, start: int, out: NDArray[Any]) -> None:
+        """Fill `out`, (frame, y, x) of the stored type in this machine's byte order, with frames from `start` on.
 
         Raises
         ------
@@ -117,7 +117,7 @@ class FrameArray:
         Holds 10 decompressed Zarr chunks, or the row of them that covers one frame; where these cover many frames, the
         last row is kept for the next read of this thread, up to 256 MiB.
         """
-        together, total = self.grid.inner[0], self.grid.shape[0]
+        stop, together, total = start + len(out), self.grid.inner[0], self.grid.shape[0]
         block = max(1, BLOCK_BYTES // max(1, self.row_bytes)) * together
         position = start
         while position < stop:
@@ -190,107 +190,56 @@ class FrameArray:
 
 
 def open_source(spec: SourceSpec) -> ZarrSource:
-    """Open an inspected run for reading in this process; nothing is opened until frames are asked for.
+    """Open an inspected run for reading in this process; see `ZarrSource`."""
+    return ZarrSource(spec)
+
+
+class ZarrSource(FramesReader):
+    """One run in a Zarr array; see `FramesReader`. Nothing is opened until frames are asked for, and no file kept open.
+
+    Reading holds what `FrameArray.read` holds, too.
 
     Parameters
     ----------
     spec : SourceSpec
         As `inspect` gave it: with scale and frame count.
 
-    Returns
-    -------
-    ZarrSource
-        Keeps no file open.
-
     Raises
     ------
     SettingsError
         The spec was never inspected.
+    FrameDataError
+        By `read`: frames that were lost or are damaged; NaN pixels.
+    SourceChangedError
+        By `read`: the array is not what it was when it was inspected.
     """
-    return ZarrSource(spec)
 
-
-class ZarrSource:
-    """One run in a Zarr array; see `ingest.sources.base.Source`.
-
-    Parameters
-    ----------
-    spec : SourceSpec
-        As `inspect` gave it.
-    """
+    block_bytes = BLOCK_BYTES
 
     def __init__(self, spec: SourceSpec) -> None:
+        super().__init__(spec)
         self._path = spec.paths[0]
-        if spec.scale is None or not spec.file_frames:
-            raise SettingsError(
-                f"{self._path}: scale or frame count are missing in the spec",
-                hint="open the spec that inspect returns, so that all workers read alike",
-            )
-        self._scale: FrameScale = spec.scale
-        self._frames = spec.file_frames[0]
         self._folder = os.path.join(self._path, (spec.dataset or "").strip("/")).rstrip("/")
         unwritten = spec.option(UNWRITTEN)
         self._unwritten = None if unwritten is None else str(unwritten)
         self._marks = str(spec.option(MARKS) or "").split()
         self._opened: tuple[FrameArray, list[ArrayFact]] | None = None
 
-    def read(self, start: int, stop: int, memory: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Return frames `start` to `stop` (exclusive).
-
-        Parameters
-        ----------
-        start, stop : int
-            Frame numbers in the run.
-        memory : ndarray of uint8, (byte,), optional
-            Where to put them, if it is long enough.
-
-        Returns
-        -------
-        ndarray of uint8, (frame, y, x)
-            A new array, or a view of `memory`.
-
-        Raises
-        ------
-        SettingsError
-            The run has no such frames.
-        FrameDataError
-            Frames that were lost or are damaged, named by their numbers; NaN pixels.
-        SourceReadError
-            The operating system could not read; trying again may help.
-        SourceChangedError
-            The array is not what it was when it was inspected.
-
-        Notes
-        -----
-        Holds ``(stop - start) * height * width`` bytes, and what `FrameArray.read` holds; for frames wider than 8 bit
-        also 32 MiB, or one frame if that is more.
-        """
-        if not 0 <= start < stop <= self._frames:
-            raise SettingsError(f"frames {start} to {stop} were asked of a run of {self._frames}: {self._path}")
+    def _read(self, start: int, stop: int, memory: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         frames, marks = self._open()
         frames.check_files(start, stop)
         self._check_marks(marks, start, stop)
         out = result_array((stop - start, *frames.frame_shape), memory)
-        if self._scale.full_scale is None and frames.dtype == np.uint8:
-            frames.read(start, stop, out)
-            return out
-        frame_bytes = out[0].size * frames.dtype.itemsize
-        step = max(1, BLOCK_BYTES // frame_bytes)
-        buffer = np.empty((min(step, stop - start), *frames.frame_shape), frames.dtype)
-        for position in range(start, stop, step):
-            end = min(position + step, stop)
-            values = buffer[: end - position]
-            frames.read(position, end, values)
-            to_uint8(values, self._scale, out=out[position - start : end - start], first_frame=position)
+        self._read_scaled(frames.read, start, out, frames.dtype)
         return out
 
     def _open(self) -> tuple[FrameArray, list[ArrayFact]]:
         if self._opened is None:
             frames = FrameArray(self._path, self._folder, self._unwritten)
             shape, dtype = frames.grid.shape, frames.dtype.name
-            if len(shape) < 3 or shape[0] < self._frames or dtype != self._scale.dtype:
+            if len(shape) < 3 or shape[0] < self.frames or dtype != self._scale.dtype:
                 raise SourceChangedError(
-                    f"{self._folder}: is {shape} {dtype}; {self._frames} frames of {self._scale.dtype} were there when "
+                    f"{self._folder}: is {shape} {dtype}; {self.frames} frames of {self._scale.dtype} were there when "
                     "inspected"
                 )
             known = [fact for fact in list_arrays(self._path).arrays if fact.path in self._marks] if self._marks else []
@@ -310,12 +259,3 @@ class ZarrSource:
                     f"{self._path}: frames {first} to {first + count - 1} of the run were lost when they were recorded "
                     f"({fact.path} says so)"
                 )
-
-    def close(self) -> None:
-        """Do nothing: no file is kept open."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

@@ -126,7 +126,7 @@ def test_every_sample_is_inspected(run, job: Path) -> None:
         assert entry["start_unix_ms_utc"] == fact.start_unix_ms_utc, name
     scales = {name: found[name]["full_scale"] for name in FACTS if found[name]["full_scale"]}
     assert set(scales.values()) == {4096.0, 8191.0}
-    assert any("colormap" in finding for finding in found["video/output_video_20231003-161713.avi"]["findings"])
+    assert any(f.startswith("colour: 68%") for f in found["video/output_video_20231003-161713.avi"]["findings"])
     assert any(
         "lacks 1 frame" in f
         for f in found["hdf5/deposition_areadetector.h5::/entry/instrument/detector/data"]["findings"]

@@ -123,7 +123,8 @@ def test_any_slice_is_the_run(sliced, start, length):
 
 
 def test_wide_frames_that_take_several_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("ingest.sources.zarr_read.BLOCK_BYTES", 3 * 12 * 16 * 2)
+    for name in ("BLOCK_BYTES", "ZarrSource.block_bytes"):
+        monkeypatch.setattr(f"ingest.sources.zarr_read.{name}", 3 * 12 * 16 * 2)
     frames = pixels(20, dtype="u2", top=4096)
     for chunks in (1, 2, 8):
         info = look(make(tmp_path / f"{chunks}.zarr", frames, chunks=(chunks, 12, 16)))
