@@ -32,6 +32,7 @@ Chunking = Literal["gap-aware", "regular"]
 MAX_CHUNK_BYTES = 512_000_000
 READER_SETTINGS = frozenset({"colour", "dtype", "expand_range", "height_px", "offset", "quarter_turns", "width_px"})
 """Options of readers that users set and that change pixels; the others only say how a file is built."""
+NEAR = 0.02
 CROWDED = 2
 """A plan with more than this many times the ideal number of chunks is worth a warning (DESIGN.md "Time")."""
 
@@ -113,7 +114,7 @@ class PlanOptions:
     chunking : {"gap-aware", "regular"}
         Whether a chunk ends at a gap.
     fps : float or None
-        Overrides the measured rate.
+        The rate where no stamps say; where they do and agree within 2 %, what the stream declares.
     azimuth, physical_sample, project_id, tags
         As in `StreamSettings`.
     """
@@ -279,13 +280,42 @@ def _timeline(info: SourceInfo, options: PlanOptions) -> tuple[Timeline, NDArray
     fps = None if options.fps is None else check_fps(options.fps)
     stamps_ns = info.timestamps_ns
     if stamps_ns is not None and len(stamps_ns) > 1 and (fps is None or int(stamps_ns[-1]) > int(stamps_ns[0])):
-        return fit_timeline(stamps_ns, fps=fps), stamps_ns
+        if fps is None:
+            return fit_timeline(stamps_ns), stamps_ns
+        try:
+            measured = fit_timeline(stamps_ns)
+        except SourceTimeError:  # stamps in such disorder that they give no rate
+            return fit_timeline(stamps_ns, fps=fps), stamps_ns
+        if abs(fps - measured.fps) <= NEAR * measured.fps:
+            return fit_timeline(stamps_ns, fps=fps), stamps_ns
+        told = Finding(
+            "asked fps",
+            f"{fps:g} fps was asked for; the stamps say {measured.fps:.4g} and are kept (--ignore-stamps leaves them)",
+        )
+        return replace(measured, findings=(*measured.findings, told)), stamps_ns
     rate = fps if fps is not None else info.fps_claimed
     if rate is None:
         raise SourceTimeError(
             f"{info.name}: no per-frame stamps and no frame rate in the file", hint="pass --fps (frames per second)"
         )
-    return regular_timeline(info.frames, check_fps(rate, "the frame rate that the file claims")), None
+    rate = check_fps(rate, "the frame rate that the file claims")
+    numbered_ns = _by_number(info, rate)
+    if numbered_ns is not None:
+        return fit_timeline(numbered_ns, fps=rate), numbered_ns
+    return regular_timeline(info.frames, rate), None
+
+
+def _by_number(info: SourceInfo, fps: float) -> NDArray[np.int64] | None:
+    """Stamps of a run that has none, by the camera's own count, so that a hole in it is a gap; None: no holes."""
+    numbers = info.frame_numbers
+    if numbers is None or info.start_ns is None or len(numbers) < 2:
+        return None
+    steps = np.diff(numbers)
+    usual = int(np.median(steps))  # a sequence may count 0, 10, 20, ...
+    if usual < 1 or (steps < 1).any() or (steps % usual).any() or (steps == usual).all():
+        return None
+    since_ns: NDArray[np.int64] = np.rint((numbers - numbers[0]) / usual * (NS_PER_S / fps)).astype(np.int64)
+    return since_ns + info.start_ns
 
 
 def _chunk_size(info: SourceInfo, options: PlanOptions, timeline: Timeline) -> int:
@@ -337,7 +367,7 @@ def _settings(info: SourceInfo, options: PlanOptions, fps: float, chunk_size: in
 def _plan_findings(plan: RunPlan, frame_numbers: NDArray[np.int64] | None) -> tuple[Finding, ...]:
     found = []
     claimed, measured = plan.fps_claimed, plan.settings.fps
-    if claimed is not None and abs(claimed - measured) > 0.02 * measured:
+    if claimed is not None and abs(claimed - measured) > NEAR * measured:
         found.append(Finding("claimed fps", f"the file claims {claimed:g} fps; its stamps say {measured:.4g}"))
     if plan.time_error.over_bound:
         found.append(

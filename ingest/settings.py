@@ -14,6 +14,7 @@ from ingest.path_rules import Rule
 from ingest.plan import PlanOptions
 from ingest.series_plan import SeriesOptions
 from ingest.settings_text import (
+    check_zone,
     parse_dtype,
     parse_duration_s,
     parse_follow_s,
@@ -24,6 +25,7 @@ from ingest.settings_text import (
     shown,
 )
 from ingest.sources.base import FrameWindow, Orientation, Roi, SourceOptions, StartSaidBy
+from ingest.timing import check_fps
 
 __all__ = ["JOB_KEYS", "KEYS", "RUN_KEYS", "BackfillSettings", "given_fields", "run_fields", "settings_from"]
 
@@ -60,6 +62,7 @@ class BackfillSettings(BaseModel):
     tag: tuple[str, ...] = ()
     azimuth: str | None = None
     fps: float | None = None
+    ignore_stamps: bool = False
     rotations_per_min: float | None = None
     start: str | None = None
     start_from: Literal["mtime"] | None = None
@@ -144,6 +147,16 @@ class BackfillSettings(BaseModel):
             raise ValueError("yes and no are no numbers")
         return value
 
+    @field_validator("fps")
+    @classmethod
+    def _rate(cls, value: float | None) -> float | None:
+        return None if value is None else check_fps(value)
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, value: str | None) -> str | None:
+        return None if value is None else check_zone(value)
+
     def source_options(self) -> SourceOptions:
         """Return what is said of the sources.
 
@@ -159,6 +172,7 @@ class BackfillSettings(BaseModel):
             timezone=self.timezone,
             start_from_mtime=self.start_from == "mtime",
             fps=self.fps,
+            ignore_stamps=self.ignore_stamps,
             full_scale=self.full_scale,
             start_said_by=self.start_said_by,
             series_start_ns=self._unix_ns(self.log_start, "log_start"),

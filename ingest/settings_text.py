@@ -16,6 +16,7 @@ from ingest.sources.base import Roi
 
 __all__ = [
     "FOLLOW_S",
+    "check_zone",
     "parse_dtype",
     "parse_duration_s",
     "parse_follow_s",
@@ -43,6 +44,21 @@ _REPR.maxlevel = 2
 def shown(value: object) -> str:
     """Return a value for a message: short, however much YAML's aliases would unfold."""
     return _REPR.repr(value)
+
+
+def check_zone(timezone: str) -> str:
+    """Return the name of a time zone, if there is one of that name.
+
+    Raises
+    ------
+    SettingsError
+        There is none.
+    """
+    try:
+        ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
+        raise SettingsError(f"there is no time zone {timezone!r}", hint="use an IANA name: Europe/Berlin") from exc
+    return timezone
 
 
 def parse_duration_s(text: object) -> float:
@@ -146,10 +162,7 @@ def parse_start_ns(text: str, timezone: str | None, what: str = "start") -> int:
                 f"{what} {text!r} has no zone",
                 hint="add it (2023-10-18T08:00:00+02:00, or Z for UTC), or pass --timezone",
             )
-        try:
-            time = time.replace(tzinfo=ZoneInfo(timezone))
-        except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
-            raise SettingsError(f"there is no time zone {timezone!r}", hint="use an IANA name: Europe/Berlin") from exc
+        time = time.replace(tzinfo=ZoneInfo(check_zone(timezone)))
         if time.utcoffset() != time.replace(fold=1).utcoffset():
             raise SettingsError(
                 f"{what} {text!r}: the clock of {timezone} showed that twice or never, as summer time ended or began",

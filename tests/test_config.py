@@ -277,6 +277,7 @@ def test_everything_that_a_job_can_say(load, tmp_path):
         tag: [x, y]
         azimuth: "[110]"
         fps: 30
+        ignore-stamps: true
         rotations-per-min: 0
         start: 2023-10-18T08:00:00
         start_from: mtime
@@ -321,6 +322,7 @@ def test_everything_that_a_job_can_say(load, tmp_path):
         timezone="Europe/Berlin",
         start_from_mtime=True,
         fps=30.0,
+        ignore_stamps=True,
         full_scale=4095.0,
         series_start_ns=ns(2023, 10, 18, 5, 55),
         window=FrameWindow(

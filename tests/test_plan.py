@@ -88,10 +88,30 @@ def test_a_run_without_stamps_is_laid_out_by_the_rate():
     assert_covers(made, 100)
 
 
-def test_the_user_s_rate_wins_over_stamps_and_claim():
-    assert plan(fps=60.0).settings.fps == 60.0
-    assert plan(unstamped(), fps=60.0).settings.fps == 60.0
-    assert {c.fps for c in plan(fps=60.0).chunks} == {60.0}
+def test_stamps_win_over_a_rate_that_was_asked_for_and_this_is_said():
+    made = plan(fps=60.0)
+    assert made.settings.fps == pytest.approx(120.0)
+    assert made.time_error.worst_ms < 1
+    assert "60 fps was asked for; the stamps say 120" in made.findings[-1].message
+    near = plan(fps=119.0)
+    assert {c.fps for c in near.chunks} == {119.0}, "what agrees with the stamps is declared as asked"
+    assert plan(unstamped(), fps=60.0).settings.fps == 60.0, "over what a file claims it wins"
+
+
+@pytest.mark.parametrize("step", [1, 10])
+def test_holes_in_the_numbering_are_gaps_also_without_stamps(step):
+    numbers = np.delete(np.arange(100) * step, [10, 11, 40])
+    made = plan(unstamped(97, 20.0, frame_numbers=numbers))
+    starts = [(chunk.start, chunk.start_unix_ms_utc - START_MS) for chunk in made.chunks]
+    assert starts == [(0, 0), (10, 600), (38, 2050), (78, 4050)]
+    assert made.time_error.worst_ms <= 1
+    assert [f.frame for f in made.findings if f.kind == "gap"] == [10, 38]
+
+
+@pytest.mark.parametrize("numbers", [[3, 2, 1, 0], [0, 0, 1, 2], [0, 7, 9, 100]])
+def test_numbers_that_count_no_frames_move_none(numbers):
+    made = plan(unstamped(4, 2.0, frame_numbers=np.array(numbers)))
+    assert [chunk.start_unix_ms_utc - START_MS for chunk in made.chunks] == [0]
 
 
 def test_stamps_that_do_not_advance_are_no_rate_but_the_user_s_will_do():

@@ -62,10 +62,11 @@ def backfill(sources: Sequence[str], api_key_file: Path | None, dry_run: bool, a
 
 def _dry_run(settings: BackfillSettings, destination: str, key: Secret | None, *, as_json: bool) -> int:
     from ingest.cli.plan_report import growth_document, plan_document, plan_lines
-    from ingest.cli.planning import find_candidates
+    from ingest.cli.planning import find_candidates, warn_of_settings
     from ingest.series_plan import SeriesPlan
 
     candidates = find_candidates(settings.sources, settings, planning=True)
+    warn_of_settings(settings, candidates)
     plans = [candidate.plan for candidate in candidates if candidate.plan is not None]
     samples, tags = asyncio.run(_missing_names(plans, settings.retry_for, destination, key))
     totals = {
@@ -78,7 +79,7 @@ def _dry_run(settings: BackfillSettings, destination: str, key: Secret | None, *
     created = {"samples": samples, "tags": tags}
     if as_json:
         document = {
-            "plan": plan_document(candidates),
+            "runs": plan_document(candidates),
             "growths": growth_document(candidates),
             "totals": totals,
             "would_create": created,
@@ -126,7 +127,8 @@ async def _missing_names(
 
 
 def _send(settings: BackfillSettings, destination: str, key: Secret | None, *, as_json: bool) -> int:
-    from ingest.cli.planning import Candidate, find_candidates
+    from ingest.cli.growing import refuse_growing
+    from ingest.cli.planning import Candidate, find_candidates, warn_of_settings
     from ingest.cli.report import RunReport, document, exit_code, lines
     from ingest.destinations import open_destination
 
@@ -135,7 +137,8 @@ def _send(settings: BackfillSettings, destination: str, key: Secret | None, *, a
         click.echo("interrupted; nothing was sent", err=True)
         return INTERRUPTED
     began_s = time.monotonic()
-    candidates = find_candidates(settings.sources, settings, planning=True)
+    candidates = refuse_growing(find_candidates(settings.sources, settings, planning=True))
+    warn_of_settings(settings, candidates)
     planned = [candidate for candidate in candidates if candidate.plan is not None]
     results: dict[str, RunReport] = {}
 

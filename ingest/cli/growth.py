@@ -13,6 +13,8 @@ from ingest.sources.series_base import ChannelFact
 __all__ = ["Growth", "Overlap", "growths"]
 
 NS_PER_MS = 1_000_000
+MANY_RUNS = 64
+"""A folder with more runs than this is a store of many growths, not one."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,16 @@ class Growth:
 
 
 def growths(candidates: Sequence[Candidate]) -> list[Growth]:
-    """Return the growths that have several runs, one of them a log."""
+    """Return the growths that have several runs with a known start, one of them a log; of at most 64 runs each."""
     together: dict[str, list[Candidate]] = {}
     for candidate in candidates:
-        if candidate.growth is not None:
+        is_dated = candidate.info is not None and candidate.info.start_ns is not None
+        if candidate.growth is not None and is_dated:
             together.setdefault(candidate.growth, []).append(candidate)
     return [
         Growth(name, tuple(members))
         for name, members in together.items()
-        if any(isinstance(member.plan, SeriesPlan) for member in members) and len(members) > 1
+        if any(isinstance(member.plan, SeriesPlan) for member in members) and 1 < len(members) <= MANY_RUNS
     ]
 
 

@@ -26,14 +26,15 @@ def inspect(sources: Sequence[str], as_json: bool, **given: Any) -> int:
       rheed-ingest inspect runs/2023-10-18/*.h5
     """  # noqa: D301 - \b is click's
     from ingest.cli.plan_report import growth_document, plan_document, plan_lines
-    from ingest.cli.planning import find_candidates
+    from ingest.cli.planning import find_candidates, warn_of_settings
 
     settings = merged_settings(sources, given)
     candidates = find_candidates(settings.sources, settings, planning=False)
+    warn_of_settings(settings, candidates)
     if as_json:
         document = {"runs": plan_document(candidates), "growths": growth_document(candidates)}
         click.echo(json.dumps(document, indent=2))
     else:
-        click.echo("\n".join(plan_lines(candidates)))
+        click.echo("\n".join(plan_lines(candidates, is_look=True)))
     bad = sum(candidate.info is None for candidate in candidates)
     return OK if not bad else (FAILED if bad == len(candidates) else PARTIAL)

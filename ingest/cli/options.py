@@ -27,7 +27,12 @@ _SOURCE = [
         "--start-from", type=click.Choice(["mtime"]), help="Take the start from the file's mtime, if need be."
     ),
     click.option("--timezone", metavar="ZONE", help="IANA zone of naive times, such as Europe/Berlin."),
-    click.option("--fps", type=float, help="Frames per second, where stamps do not say or are wrong."),
+    click.option("--fps", type=float, help="Frames per second, where no stamps say."),
+    click.option(
+        "--ignore-stamps/--no-ignore-stamps",
+        default=None,
+        help="Stamps are wrong: let --fps and --start say the times.",
+    ),
     click.option("--dataset", metavar="PATH", help="Where the frames are inside the HDF5 file."),
     click.option("--timestamps", metavar="PATH", help="Where the stamps are inside the HDF5 file."),
     click.option("--full-scale", type=float, help="The pixel value that becomes 255, for frames wider than 8 bit."),
@@ -84,7 +89,7 @@ _STREAM = [
         help="What is one growth: the files of a folder (default), each file alone, or all.",
     ),
 ]
-_SWITCHES = ("expand_range", "apply_rotation")
+_SWITCHES = ("expand_range", "apply_rotation", "ignore_stamps")
 
 
 def _with(options: Sequence[Callable[[F], F]]) -> Callable[[F], F]:

@@ -17,6 +17,7 @@ from ingest.sources.series_base import ChannelFact, SeriesInfo
 __all__ = ["growth_document", "plan_document", "plan_lines"]
 
 CHANNELS_SHOWN = 8
+OVERLAPS_SHOWN = 16
 
 
 def plan_document(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
@@ -45,13 +46,13 @@ def _candidate_document(candidate: Candidate) -> dict[str, Any]:
     if error is not None and error.hint:
         out["hint"] = error.hint
     if isinstance(info, SourceInfo):
-        out |= _frames_document(info, candidate.plan if isinstance(candidate.plan, RunPlan) else None)
+        out |= _frames_document(candidate, info, candidate.plan if isinstance(candidate.plan, RunPlan) else None)
     elif info is not None:
         out |= _log_document(info, candidate.plan if isinstance(candidate.plan, SeriesPlan) else None)
     return out
 
 
-def _frames_document(info: SourceInfo, plan: RunPlan | None) -> dict[str, Any]:
+def _frames_document(candidate: Candidate, info: SourceInfo, plan: RunPlan | None) -> dict[str, Any]:
     out = {
         "kind": "frames",
         "name": info.name,
@@ -76,7 +77,8 @@ def _frames_document(info: SourceInfo, plan: RunPlan | None) -> dict[str, Any]:
         "sample": plan.settings.physical_sample,
         "tags": list(plan.settings.tags),
         "fps": plan.settings.fps,
-        "rotations_per_min": plan.settings.rotations_per_min,
+        "rotations_per_min": plan.settings.rotations_per_min if candidate.is_planned else None,
+        "azimuth": plan.settings.azimuth,
         "chunks": len(plan.chunks),
         "ideal_chunks": plan.ideal_chunks,
         "chunk_size": plan.settings.chunk_size,
@@ -121,28 +123,44 @@ def _log_document(info: SeriesInfo, plan: SeriesPlan | None) -> dict[str, Any]:
     }
 
 
-def plan_lines(candidates: Sequence[Candidate]) -> list[str]:
-    """Return the same for people."""
+def plan_lines(candidates: Sequence[Candidate], *, is_look: bool = False) -> list[str]:
+    """Return the same for people; for a look, what a plan would still need is no error."""
     out = []
     for candidate in candidates:
         info, plan, error = candidate.info, candidate.plan, candidate.error
         out.append(candidate.path)
         if isinstance(info, SourceInfo):
-            out += _frames_lines(info, plan if isinstance(plan, RunPlan) else None, is_measured=candidate.is_measured)
+            out += _frames_lines(candidate, info, plan if isinstance(plan, RunPlan) else None)
         elif info is not None:
             out += _log_lines(info, plan if isinstance(plan, SeriesPlan) else None)
         findings = plan.findings if plan else (info.findings if info else ())
         out += [f"  - {line}" for line in finding_lines(findings)]
-        if error is not None:
-            out.append(f"  error: {error}")
+        if error is not None and is_look and info is not None:
+            out.append(f"  needs    {_without(str(error), candidate.path)}: {error.hint or 'see above'}")
+        elif error is not None:
+            out.append(f"  error: {_without(str(error), candidate.path)}")
             if error.hint:
                 out.append(f"  hint: {error.hint}")
     for growth in growths(candidates):
         out.append(f"growth run {growth.name}: {len(growth.members)} runs on one time line")
-        for one in growth.overlaps():
-            movie = os.path.basename(one.movie.partition("::")[0])
-            out.append(f"  {one.channel.name} covers {100 * one.covered:.0f} % of the time of {movie}")
+        overlaps = list(growth.overlaps())
+        out += [
+            f"  {one.channel.name} ({_file(one.log)}): covers {100 * one.covered:.0f} % of {_file(one.movie)}"
+            for one in overlaps[:OVERLAPS_SHOWN]
+        ]
+        if len(overlaps) > OVERLAPS_SHOWN:
+            out.append(f"  and {len(overlaps) - OVERLAPS_SHOWN} more; --json has them all")
     return out
+
+
+def _without(message: str, path: str) -> str:
+    """Return a message without the path that the line above it says."""
+    return message.removeprefix(f"{path.partition('::')[0]}: ")
+
+
+def _file(path: str) -> str:
+    file = path.partition("::")[0]
+    return os.path.basename(file.rstrip("/"))
 
 
 def _start_line(start_ns: int | None, start_from: str | None) -> str:
@@ -150,13 +168,14 @@ def _start_line(start_ns: int | None, start_from: str | None) -> str:
     return f"  start    {said}"
 
 
-def _frames_lines(info: SourceInfo, plan: RunPlan | None, *, is_measured: bool) -> list[str]:
+def _frames_lines(candidate: Candidate, info: SourceInfo, plan: RunPlan | None) -> list[str]:
     full_scale = info.scale.full_scale
     scale = f"{full_scale:g} becomes 255 ({info.scale.full_scale_from})" if full_scale else "as it is"
-    claimed = "not claimed" if info.fps_claimed is None else f"claimed {info.fps_claimed:g}"
+    said = "asked" if candidate.fps_asked else "claimed"
+    claimed = "not claimed" if info.fps_claimed is None else f"{said} {info.fps_claimed:g}"
     measured = ""
     if plan is not None:
-        measured = f", measured {plan.settings.fps:.6g}" if is_measured else ", no stamps to measure it by"
+        measured = f", measured {plan.settings.fps:.6g}" if candidate.is_measured else ", no stamps to measure it by"
     out = [
         (
             f"  format   {info.format}; {info.frames} frames of {info.width_px} x {info.height_px} px, "
@@ -170,7 +189,13 @@ def _frames_lines(info: SourceInfo, plan: RunPlan | None, *, is_measured: bool) 
             f"  chunks   {len(plan.chunks)} of at most {plan.settings.chunk_size} frames ({plan.ideal_chunks} "
             f"without gaps); time error <= {plan.time_error.worst_ms:.2f} ms, p99 {plan.time_error.p99_ms:.2f} ms"
         )
-        out += _names_line(plan.settings.physical_sample, plan.settings.tags)
+        settings = plan.settings
+        if candidate.is_planned:
+            rpm = settings.rotations_per_min
+            turning = f"{rpm:g} rotations/min" if rpm > 0 else "stationary"
+            azimuth = f", azimuth {settings.azimuth}" if settings.azimuth else ""
+            out.append(f"  stream   {settings.name}; {turning}{azimuth}")
+        out += _names_line(settings.physical_sample, settings.tags)
     return out
 
 

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import click
+
 from ingest.config import BackfillSettings, run_settings
 from ingest.errors import IngestError, SettingsError, SourceReadError
 from ingest.plan import plan_run
@@ -21,7 +23,7 @@ from ingest.sources import (
     inspect_series,
 )
 
-__all__ = ["Candidate", "find_candidates"]
+__all__ = ["Candidate", "find_candidates", "warn_of_settings"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Candidate:
         The growth that it belongs to: its folder, or what a rule calls it.
     is_measured : bool
         Whether stamps said its rate.
+    fps_asked : bool
+        Whether the user gave a rate.
+    is_planned : bool
+        Whether everything that a stream needs was said, not made up for a look.
     """
 
     path: str
@@ -50,6 +56,8 @@ class Candidate:
     error: IngestError | None = None
     growth: str | None = None
     is_measured: bool = False
+    fps_asked: bool = False
+    is_planned: bool = False
 
 
 def find_candidates(
@@ -85,7 +93,8 @@ def find_candidates(
     candidates = list(found.values())
     if not candidates:
         raise SettingsError(
-            f"nothing to ingest in {', '.join(sources) or 'no sources'}", hint="name files, folders or globs"
+            "nothing to ingest was named" if not sources else f"nothing to ingest in {', '.join(sources)}",
+            hint="name files, folders or globs",
         )
     name = settings.name
     return candidates if name is None or len(candidates) == 1 else [_renamed(c, name) for c in candidates]
@@ -109,6 +118,8 @@ def _candidate(
             path=info.spec.canonical_path,
             info=replace(info, timestamps_ns=None, frame_numbers=None),
             is_measured=info.timestamps_ns is not None,
+            fps_asked=own.fps is not None,
+            is_planned=own.rotations_per_min is not None or info.rotations_per_min is not None,
         )
         # Rates and gaps do not depend on the start, so that a look at the run needs none.
         dated = info if info.start_ns is not None or planning else replace(info, start_ns=0, start_from="user")
@@ -147,3 +158,14 @@ def _renamed(candidate: Candidate, name: str) -> Candidate:
     if isinstance(plan, SeriesPlan):
         return replace(candidate, plan=replace(plan, settings=replace(plan.settings, name=full)))
     return replace(candidate, plan=replace(plan, settings=replace(plan.settings, name=full)))
+
+
+def warn_of_settings(settings: BackfillSettings, candidates: Sequence[Candidate]) -> None:
+    """Say on stderr what was asked for and is of no run, or of more than it can be meant for."""
+    paths = [candidate.path for candidate in candidates]
+    for rule in settings.rules:
+        if not any(rule.groups(path, None) is not None for path in paths):
+            click.echo(f"warning: {rule.where} matches none of {len(paths)} run(s)", err=True)
+    movies = sum(isinstance(candidate.info, SourceInfo) for candidate in candidates)
+    if settings.start is not None and "start" in settings.commanded and movies > 1:
+        click.echo(f"warning: --start is given to each of {movies} movies: they all begin at that time", err=True)

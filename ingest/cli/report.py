@@ -89,10 +89,10 @@ def _run(report: RunReport) -> dict[str, Any]:
         "data_id": row.data_id if row else None,
         "status": report.status,
         **counted,
-        "fps": plan.settings.fps if isinstance(plan, RunPlan) else 0.0,
-        "start_unix_ms_utc": plan.start_unix_ms_utc if plan else 0,
+        "fps": plan.settings.fps if isinstance(plan, RunPlan) else None,
+        "start_unix_ms_utc": plan.start_unix_ms_utc if plan else None,
         "start_from": plan.start_from if plan else None,
-        "max_time_error_ms": round(plan.time_error.worst_ms, 3) if isinstance(plan, RunPlan) else 0.0,
+        "max_time_error_ms": round(plan.time_error.worst_ms, 3) if isinstance(plan, RunPlan) else None,
         "chunks": {
             "total": row.chunks if row else (len(plan.chunks) if plan else 0),
             "confirmed": confirmed,
@@ -106,6 +106,7 @@ def _run(report: RunReport) -> dict[str, Any]:
         "seconds": round(report.seconds, 3),
         "findings": findings,
         "error": report.error,
+        "hint": report.hint,
     }
 
 
@@ -117,9 +118,10 @@ def document(reports: Sequence[RunReport], seconds: float) -> dict[str, Any]:
         "totals": {
             "runs": len(runs),
             "complete": sum(run["status"] in ("complete", "skipped") for run in runs),
-            "frames": sum(run["frames"] for run in runs),
-            "points": sum(run.get("points", 0) for run in runs),
-            "bytes_in": sum(run["bytes_in"] for run in runs),
+            # Of runs of which something arrived, now or before.
+            "frames": sum(run["frames"] for run in runs if run["chunks"]["confirmed"]),
+            "points": sum(run.get("points", 0) for run in runs if run["chunks"]["confirmed"]),
+            "bytes_in": sum(run["bytes_in"] for run in runs if run["chunks"]["confirmed"]),
             "bytes_out": sum(run["bytes_out"] for run in runs),
             "seconds": round(seconds, 3),
         },
@@ -135,12 +137,10 @@ def lines(reports: Sequence[RunReport], seconds: float) -> list[str]:
         out.append(f"{report.status:<9}{report.candidate.path}")
         if run["data_id"]:
             since = f"from {utc(run['start_unix_ms_utc'])} ({run['start_from']})"
-            rate = f"at {run['fps']:.6g} fps, time error <= {run['max_time_error_ms']:.1f} ms"
-            is_log = "points" in run
-            out.append(
-                f"         {run['data_id']}  "
-                + (f"{run['points']} points {since}" if is_log else f"{run['frames']} frames {since} {rate}")
-            )
+            what = f"{run['points']} points {since}" if "points" in run else f"{run['frames']} frames {since}"
+            if run["fps"] is not None:
+                what += f" at {run['fps']:.6g} fps, time error <= {run['max_time_error_ms']:.1f} ms"
+            out.append(f"         {run['data_id']}  {what}")
             out.append(
                 f"         {chunks['confirmed']} of {chunks['total']} chunks confirmed: {chunks['uploaded']} uploaded, "
                 f"{chunks['resumed']} resumed, {chunks['lost']} lost; {run['bytes_in'] / 1e6:.1f} MB in, "

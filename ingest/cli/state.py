@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["status", "streams"]
 
 ENDED = ("closed", "gone")
+FRAMES_SHOWN = 20
 
 
 @contextmanager
@@ -88,13 +89,24 @@ def _proof(journal: Journal, known: _Known) -> dict[str, Any]:
     row, live = known.row, known.live
     receipts, losses = journal.receipts(row.key), journal.load(row.key).lost
     stated = (row.data_id, str(row.state), receipts, losses)
+    lost: dict[int, list[int]] = {}
+    if live is None:
+        plan = journal.plan(row.key)
+        document = manifest(plan, *stated)
+        lost = {r.index: [plan.chunks[r.index].start + i for i in r.lost_frames] for r in receipts if r.lost_frames}
+    else:
+        document = live_manifest(live.settings, *stated, is_sealed=live.is_sealed, gone_reason=live.gone_reason)
     return {
         "losses": {str(index): reason for index, reason in sorted(losses.items())},
+        "lost_frames": {str(index): frames for index, frames in lost.items()},
         "receipts": [asdict(receipt) for receipt in receipts],
-        "manifest": manifest(journal.plan(row.key), *stated)
-        if live is None
-        else live_manifest(live.settings, *stated, is_sealed=live.is_sealed, gone_reason=live.gone_reason),
+        "manifest": document,
     }
+
+
+def _numbers(frames: Sequence[int]) -> str:
+    shown = ", ".join(map(str, frames[:FRAMES_SHOWN]))
+    return shown if len(frames) <= FRAMES_SHOWN else f"{shown} and {len(frames) - FRAMES_SHOWN} more"
 
 
 def _line(known: _Known) -> str:
@@ -131,8 +143,9 @@ def _proof_lines(known: _Known, detail: dict[str, Any]) -> Iterator[str]:
             f"{receipt['n_bytes']} bytes, crc32c {receipt['crc32c']:08x}, {digest} xxh3 {receipt['frames_digest']}, "
             f"{receipt['attempts']} attempt(s)"
         )
-        if receipt["lost_frames"]:
-            yield f"    frames not readable in the source: {', '.join(map(str, receipt['lost_frames']))}"
+        lost = detail["lost_frames"].get(str(receipt["index"]))
+        if lost:
+            yield f"    frames of the run that the source could not give: {_numbers(lost)}"
     yield f"  manifest {detail['manifest']['digest']}"
 
 

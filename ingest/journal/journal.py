@@ -190,8 +190,9 @@ class Journal(LiveJournal):
                     for name in {**now, **before}
                     if before.get(name) != now.get(name)
                 )
+                copy = "" if row["path"] == path else f" from {row['path']}, the same recording,"
                 raise SettingsChangedError(
-                    f"{path} was sent before as {row['data_id']} with other settings: {changed}",
+                    f"{path} was sent before{copy} as {row['data_id']} with other settings: {changed}",
                     hint="use the earlier settings to resume it, or pass --restart to send it anew as another stream",
                 )
             return row
@@ -201,7 +202,8 @@ class Journal(LiveJournal):
         if row is not None and not restart and row["state"] != StreamState.PLANNED:
             raise SourceChangedError(
                 f"{path} is not the recording that was sent from there before (as {row['data_id']}): its "
-                f"fingerprint is {plan.fingerprint}, it was {row['fingerprint']}",
+                f"fingerprint is {plan.fingerprint}, it was {row['fingerprint']} ({plan.frames} frames or points now, "
+                f"{row['frames']} then)",
                 hint="pass --restart to send it anew as another stream",
             )
         return row

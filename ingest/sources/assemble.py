@@ -13,6 +13,7 @@ from ingest.frames import FrameScale
 from ingest.sources.base import SourceInfo, SourceOptions, SourceSpec
 from ingest.sources.hdf5_times import Stamps
 from ingest.sources.start import NS, StartEvidence, resolve_start
+from ingest.sources.wild_stamps import mend_wild_stamps
 from ingest.timing import Finding
 
 __all__ = ["RunFacts", "run_name", "source_info"]
@@ -80,6 +81,12 @@ def source_info(facts: RunFacts, options: SourceOptions) -> SourceInfo:
     """
     frames = sum(facts.spec.file_frames)
     stamps, fps = facts.stamps, options.fps or facts.fps_claimed
+    if options.ignore_stamps:
+        stamps = None
+    findings = facts.findings
+    if stamps is not None:
+        mended_ns, wild = mend_wild_stamps(stamps.ns)
+        stamps, findings = replace(stamps, ns=mended_ns), findings + wild
     if stamps is not None:
         duration_ns: int | None = int(stamps.ns[-1] - stamps.ns[0])
     else:
@@ -119,7 +126,7 @@ def source_info(facts: RunFacts, options: SourceOptions) -> SourceInfo:
         block_frames=facts.block_frames,
         fingerprint=facts.fingerprint,
         bytes_in=frames * facts.height_px * facts.width_px * facts.pixel_bytes,
-        findings=(*facts.findings, *start.findings),
+        findings=(*findings, *start.findings),
         rotations_per_min=facts.rotations_per_min,
     )
 

@@ -65,12 +65,14 @@ class SourceOptions:
         Take mtime minus duration as the start if nothing better is known.
     fps : float or None
         Frames per second, where there are no stamps.
+    ignore_stamps : bool
+        Take none of the recorded stamps: they are wrong, and `fps` and a start say more.
     full_scale : float or None
         The pixel value that becomes 255.
     start_said_by : {"user", "sidecar", "file name"}
         Who says `start_ns`: the command line or job file, a ``growth.yaml``, or a rule over the path.
     series_start_ns : int or None
-        When elapsed time in logs was 0, Unix ns UTC; None: `start_ns`.
+        When elapsed time was 0 in logs that say no start of their own, Unix ns UTC; None: `start_ns`.
     window : FrameWindow
         Which frames, and what of each.
     expand_range : bool
@@ -93,6 +95,7 @@ class SourceOptions:
     timezone: str | None = None
     start_from_mtime: bool = False
     fps: float | None = None
+    ignore_stamps: bool = False
     full_scale: float | None = None
     start_said_by: StartSaidBy = "user"
     series_start_ns: int | None = None

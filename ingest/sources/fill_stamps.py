@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["fill_stamps"]
+__all__ = ["fill_stamps", "how_filled"]
+
+
+def how_filled(known: NDArray[np.bool_]) -> str:
+    """Say, for people, where `fill_stamps` puts what is not known."""
+    index = np.flatnonzero(known)
+    before, after = int(index[0]), len(known) - 1 - int(index[-1])
+    places = ["between their neighbours"] if int((~known).sum()) > before + after else []
+    places += ["before the first known time at the usual distance"] if before else []
+    places += ["after the last known time at the usual distance"] if after else []
+    return "put " + ", ".join(places)
 
 
 def fill_stamps(stamps_ns: NDArray[np.int64], known: NDArray[np.bool_]) -> NDArray[np.int64]:

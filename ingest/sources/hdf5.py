@@ -18,7 +18,7 @@ from ingest.sources.assemble import RunFacts, run_name, source_info
 from ingest.sources.base import SourceInfo, SourceOptions, SourceSpec
 from ingest.sources.facts import FILE_START, FPS_FACTS, START_FACTS, Fact, first_named, first_number
 from ingest.sources.fingerprint import Fingerprint
-from ingest.sources.hdf5_columns import Columns, read_columns
+from ingest.sources.hdf5_columns import Columns, check_axes, read_columns
 from ingest.sources.hdf5_file import h5_errors, open_file
 from ingest.sources.hdf5_images import ImageGroup, frames_at
 from ingest.sources.hdf5_layout import CHUNK_FILE_STREAM, Contents, choose_frames, list_contents, read_facts, runs_in
@@ -33,6 +33,10 @@ from ingest.sources.urls import is_url, redacted
 from ingest.timing import Finding
 
 __all__ = ["Hdf5Source", "inspect", "open_source"]
+
+
+OTHER_FRAMES = "other frames"
+MAX_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -107,9 +111,12 @@ def _look(path: str, dataset: str | None, options: SourceOptions, samples: int) 
     with open_file(path) as file, h5_errors(path):
         contents = list_contents(file, dataset)
         name = choose_frames(contents, shown, dataset)
+        check_axes(contents, name, shown)
         frames_dataset = frames_at(file, name)
         where = f"{shown}: {name}"
         frames, findings = _stored(file, frames_dataset, path, where)
+        if options.dataset is None:
+            findings += _not_taken(file, contents, name, shown)
         facts = read_facts(file, name, contents)
         siblings = _siblings(file, contents, name, shown)
         start_facts = facts if siblings == 1 else read_facts(file, name, contents, own_only=True)
@@ -144,6 +151,26 @@ def _look(path: str, dataset: str | None, options: SourceOptions, samples: int) 
             start_facts=start_facts,
             maximum=sampled_maximum(frames_dataset, columns.frames, samples, where) if is_sampled else None,
         )
+
+
+def _not_taken(file: h5py.File, contents: Contents, name: str, shown: str) -> tuple[Finding, ...]:
+    """Name the stacks of a file that are none of its runs."""
+    taken = {name, *runs_in(contents, shown)}
+    frames = file[name]
+    if isinstance(frames, h5py.Dataset) and frames.is_virtual:
+        taken |= {
+            part.dset_name for part in frames.virtual_sources() if part.file_name == "." and part.dset_name in file
+        }
+    runs = [file[run] for run in taken]
+    others = [
+        found
+        for found in contents.datasets
+        if found.stack and found.shape[0] > 1 and not any(file[found.path] == run for run in runs)
+    ]
+    return tuple(
+        Finding(OTHER_FRAMES, f"{found} is not read: --dataset {found.path} reads it instead")
+        for found in others[:MAX_NAMED]
+    )
 
 
 def _stored(file: h5py.File, frames_dataset: Any, path: str, where: str) -> tuple[int, tuple[Finding, ...]]:
@@ -197,7 +224,8 @@ def _join(spec: SourceSpec, options: SourceOptions, looks: Sequence[FileLook], f
     findings: list[Finding] = []
     before = 0
     for look in looks:
-        findings += [replace(f, frame=None if f.frame is None else f.frame + before) for f in look.columns.findings]
+        found = [replace(f, frame=None if f.frame is None else f.frame + before) for f in look.columns.findings]
+        findings += [f for f in found if f.kind != OTHER_FRAMES or f not in findings]
         before += look.columns.frames
     stamps = _join_stamps(looks, findings)
     fingerprint.add_stamps(stamps.ns if stamps else None)

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.errors import SourceTimeError
+from ingest.errors import NoFramesError, SourceTimeError
 from ingest.sources.facts import FILE_END, FILE_START, Fact
 from ingest.sources.hdf5_layout import Contents, DatasetFact
 from ingest.sources.hdf5_nexus import holders, text_of, time_columns
@@ -17,7 +17,7 @@ from ingest.sources.hdf5_times import Stamps, decode_epics, decode_plain, spread
 from ingest.sources.start import NS, parse_time, unix_number_to_ns
 from ingest.timing import Finding
 
-__all__ = ["FILE_END", "FILE_START", "Columns", "read_columns"]
+__all__ = ["FILE_END", "FILE_START", "Columns", "check_axes", "read_columns"]
 
 _COLUMN = re.compile(
     r"^(?:frame_?)?(?P<word>time_?stamps?|times?|t|elapsed(?:_?time)?)"
@@ -105,6 +105,45 @@ def read_columns(
         None if numbers is None else numbers[:kept].astype(np.int64),
         tuple(reader.findings),
     )
+
+
+def check_axes(contents: Contents, frames_path: str, path: str) -> None:
+    """Refuse frames whose first axis is not time, as the stamps beside them tell.
+
+    Parameters
+    ----------
+    contents : Contents
+        What the file holds.
+    frames_path : str
+        The frames.
+    path : str
+        The file, for messages.
+
+    Raises
+    ------
+    NoFramesError
+        Exactly one axis is as long as the stamps in their group, and it is not the first.
+    """
+    frames = contents.get(frames_path)
+    if frames is None or len(frames.shape) != 3:
+        return
+    home = frames_path.rpartition("/")[0]
+    columns = [
+        found
+        for found in contents.datasets
+        if len(found.shape) == 1 and found.dtype.kind in "iuf" and found.path.rpartition("/")[0] == home
+        if (match := _COLUMN.match(found.path.rpartition("/")[2])) is not None and match["word"].lower()[0] == "t"
+    ]
+    lengths = {found.shape[0] for found in columns}
+    if frames.shape[0] in lengths:
+        return
+    for found in columns:
+        if frames.shape.count(found.shape[0]) == 1:
+            axis = frames.shape.index(found.shape[0])
+            raise NoFramesError(
+                f"{path}: {frames}: its axis {axis}, not its first, is as long as {found}: it is not (frame, y, x)",
+                hint=f"transpose it to (frame, y, x): `numpy.moveaxis(frames, {axis}, 0)`",
+            )
 
 
 class _Reader:

@@ -20,8 +20,9 @@ from ingest.sources.hdf5_errors import h5_damage
 from ingest.sources.hdf5_file import borrow, h5_errors, open_file
 from ingest.sources.hdf5_layout import Contents, list_contents, read_facts
 from ingest.sources.hdf5_log_tables import StoredTable, StoredTime, find_tables, stored_time
+from ingest.sources.hdf5_storage import stored_rows
 from ingest.sources.log_blocks import BlockReader
-from ingest.sources.log_facts import SHOWN, TableFacts, log_start, series_info
+from ingest.sources.log_facts import SHOWN, TableFacts, log_start, says_when, series_info
 from ingest.sources.log_times import numbers_ns
 from ingest.sources.series_base import ChannelSpec, LogTable, Rows, SeriesInfo, SeriesSpec
 from ingest.sources.start import ResolvedStart, parse_time
@@ -144,16 +145,31 @@ def _left_out(findings: Sequence[Finding]) -> str:
     return "; ".join(finding.message for finding in findings[:SHOWN]) or "neither NXlog nor columns with a time"
 
 
+def _there(file: h5py.File, stored: StoredTable, findings: list[Finding]) -> StoredTable | None:
+    """Leave out rows whose times were never written: a header may promise any number of them."""
+    rows = min(stored.rows, stored_rows(file[stored.time]))
+    if rows == stored.rows:
+        return stored
+    kind, message = "channel left out", f"{stored.time}: {stored.rows} rows promised, but none are stored"
+    if rows:
+        message = f"{stored.time}: {stored.rows} rows promised, {rows} stored: the others are left out"
+        kind = "unwritten rows"
+    findings.append(Finding(kind, message))
+    return replace(stored, rows=rows) if rows else None
+
+
 def _scan_table(
-    file: h5py.File, path: str, stored: StoredTable, options: SourceOptions, findings: list[Finding]
+    file: h5py.File, path: str, found: StoredTable, options: SourceOptions, findings: list[Finding]
 ) -> _Look | None:
     """Go through one table; None, with a finding, if none of its times can be read."""
-    times, shown = file[stored.time], redacted(path)
-    block_rows = max(1, min(BLOCK_ROWS, BLOCK_VALUES // (len(stored.values) + 1)))
+    times, shown = file[found.time], redacted(path)
+    block_rows = max(1, min(BLOCK_ROWS, BLOCK_VALUES // (len(found.values) + 1)))
     scan = RowScan(TableFacts("row"), block_rows)
     damaged: set[str] = set()
     try:
-        with h5_damage(f"{shown}: {stored.time}"):
+        with h5_damage(f"{shown}: {found.time}"):
+            if (stored := _there(file, found, findings)) is None:
+                return None
             told, more = stored_time(times, stored.time, options.timezone, time.time_ns())
         for first in range(0, stored.rows, block_rows):
             end = min(first + block_rows, stored.rows)
@@ -208,8 +224,11 @@ def _start(
     """Return when elapsed time was 0, and for each table how much later its own was."""
     starts: list[int | None] = []
     findings: list[Finding] = []
-    # Where the user says the start, only the distance of those in the file counts, for which any zone will do.
-    zone = options.timezone or ("UTC" if options.series_start_ns is not None else None)
+    said = [look.time.start for look in looks if look.time.start is not None]
+    # Without a zone they say too little to go before what the user says; then only their distance counts, for which
+    # any zone will do.
+    own_first = options.series_start_ns is None or all(says_when(text, options.timezone) for text in said)
+    zone = options.timezone or (None if own_first else "UTC")
     for look in looks:
         text, what = look.time.start, f"{look.stored.time} @start"
         start_ns = None if text is None else parse_time(text, f"{redacted(path)}: {what} = {text!r}", zone)
@@ -232,7 +251,7 @@ def _start(
         ends_ns=[looks[i].facts.last_ns + offsets_ns[i] for i in elapsed],
         attribute=attribute,
         attribute_name=f"{redacted(path)}: {named or 'start_time'}",
-        own=first is not None,
+        own=first is not None and own_first,
     )
     return replace(resolved, findings=(*findings, *resolved.findings)), offsets_ns
 

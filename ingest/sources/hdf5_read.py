@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from ingest.errors import IngestError, SourceChangedError, SourceFormatError
 from ingest.sources.base import SourceSpec
 from ingest.sources.hdf5_file import H5PY_ERRORS, OpenFile, borrow, explain_read, h5_errors
+from ingest.sources.hdf5_storage import check_chunks
 from ingest.sources.memory import result_array
 from ingest.sources.reader import FramesReader
 from ingest.sources.urls import redacted
@@ -89,6 +91,8 @@ class Hdf5Source(FramesReader):
         def read_stored(start: int, values: NDArray[Any]) -> None:
             start -= first
             stop = start + len(values)
+            if isinstance(dataset, h5py.Dataset):
+                check_chunks(dataset, start, stop, path, first)
             if values.dtype != np.uint8 or not _read_stored(dataset, start, stop, values):
                 dataset.read_direct(values, np.s_[start:stop], np.s_[: len(values)])
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from ingest.sources.hdf5_errors import h5_damage
 from ingest.sources.hdf5_file import chunk_row_bytes
+from ingest.sources.hdf5_storage import check_chunks
 from ingest.sources.scale import largest_pixel, sampled
 
 __all__ = ["sampled_maximum"]
@@ -43,6 +45,8 @@ def sampled_maximum(dataset: Any, frames: int, samples: int, where: str) -> floa
 
     def read(number: int) -> NDArray[np.generic]:
         with h5_damage(f"{where}: frame {number}"):
+            if isinstance(dataset, h5py.Dataset):
+                check_chunks(dataset, number, number + 1, where)
             frame: NDArray[np.generic] = dataset[number]
         return frame
 

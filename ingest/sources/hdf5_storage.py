@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.errors import MissingFilterError, SourceFormatError, TruncatedSourceError
+from ingest.errors import FrameDataError, MissingFilterError, SourceFormatError, TruncatedSourceError
 from ingest.sources.hdf5_file import MAX_ROW_BYTES, chunk_row_bytes, file_size_bytes
 from ingest.sources.hdf5_virtual import missing_frames
-from ingest.sources.plain_file import MAX_FRAME_BYTES
+from ingest.sources.plain_file import MAX_FRAME_BYTES, is_overfull
 from ingest.sources.urls import is_url
 from ingest.timing import Finding
 
-__all__ = ["check_filters", "check_frame_size", "stored_frames"]
+__all__ = ["check_chunks", "check_filters", "check_frame_size", "stored_frames", "stored_rows"]
 
 # Registered at https://github.com/HDFGroup/hdf5_plugins (RegisteredFilterPlugins.md); ids as in FORMATS.md 4.
 FILTER_NAMES = {
@@ -113,6 +114,70 @@ def stored_frames(dataset: Any, path: str, where: str) -> tuple[int, tuple[Findi
         dataset.id.chunk_iter(lambda chunk: ends.append(chunk.byte_offset + chunk.size))
         _check_inside(max(ends, default=0), path, where)
     return _count_chunks(dataset, where)
+
+
+def stored_rows(dataset: Any) -> int:
+    """Count the rows of a column up to the last that is stored; none where less than half of these are.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset, (row,) or (row, 1)
+        The column.
+
+    Returns
+    -------
+    int
+        All of them for virtual columns, and for contiguous ones that have a place in the file. Holds 8 bytes per
+        hdf5_chunk where some are missing.
+    """
+    rows = int(dataset.shape[0])
+    if dataset.is_virtual:
+        return rows
+    if dataset.id.get_storage_size() == 0:
+        return 0
+    if dataset.chunks is None or dataset.id.get_num_chunks() == -(-rows // dataset.chunks[0]):
+        return rows
+    begins: list[int] = []
+    dataset.id.chunk_iter(lambda chunk: begins.append(int(chunk.chunk_offset[0])))
+    end = max(begins) + int(dataset.chunks[0])
+    return min(rows, end) if 2 * len(begins) * int(dataset.chunks[0]) >= end else 0
+
+
+def check_chunks(dataset: Any, start: int, stop: int, where: str, first: int = 0) -> None:
+    """Refuse frames whose compressed hdf5_chunks are far larger than their pixels, before they are decompressed.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset, (frame, y, x)
+        The frames.
+    start, stop : int
+        Which of them, `stop` exclusive.
+    where : str
+        The file, for messages.
+    first : int
+        The run's number of the dataset's frame 0.
+
+    Raises
+    ------
+    FrameDataError
+        Names the frames.
+    """
+    if dataset.chunks is None or dataset.is_virtual or not dataset.id.get_create_plist().get_nfilters():
+        return
+    raw_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    if not is_overfull(dataset.id.get_storage_size(), raw_bytes):
+        return
+    together = dataset.chunks[0]
+    tiles = [range(0, size, part) for size, part in zip(dataset.shape[1:], dataset.chunks[1:], strict=True)]
+    for row in range(start // together * together, stop, together):
+        for place in product(*tiles):
+            size_bytes = dataset.id.get_chunk_info_by_coord((row, *place)).size
+            if is_overfull(size_bytes, raw_bytes):
+                begin, end = first + max(start, row), first + min(stop, row + together)
+                raise FrameDataError(
+                    f"{where}: frames {begin} to {end - 1} of the run: damaged: an hdf5_chunk of {size_bytes} bytes "
+                    f"for {raw_bytes} of pixels"
+                )
 
 
 def check_frame_size(dataset: Any, where: str) -> None:

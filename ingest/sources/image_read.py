@@ -18,10 +18,12 @@ from ingest.sources.reader import FilesReader, StoredFrames
 from ingest.sources.tiff_ifd import Tiff
 from ingest.sources.tiff_pages import PageReader
 
-__all__ = ["FLAT", "PAGES", "PICTURES", "ImageSource", "frame_pages", "open_source"]
+__all__ = ["FLAT", "PAGES", "PICTURES", "SEVERAL_TYPES", "ImageSource", "frame_pages", "open_source"]
 
 # How frames are stored: at even distances in a file; as pages of a TIFF; one a file.
 FLAT, PAGES, PICTURES = "flat", "pages", "pictures"
+SEVERAL_TYPES = "several_types"
+"""Option of pictures that may differ in type, as PGM files of one run do."""
 
 
 def open_source(spec: SourceSpec) -> ImageSource:
@@ -93,7 +95,7 @@ class PagesFile:
                 pixels = self._reader.pixels(page, int(self._numbers[first + i]))
             except FrameDataError as error:
                 raise FrameDataError(f"{where}: {error}", hint=error.hint) from error
-            _put(pixels, self._colour, out[i], where)
+            _put(pixels, self._colour, out[i], where, one_type=True)
 
     def close(self) -> None:
         """Close the file; safe to repeat."""
@@ -107,10 +109,12 @@ class PictureFile:
     def __init__(self, path: str, spec: SourceSpec, frames: int) -> None:  # noqa: ARG002  as its siblings
         self.path = path
         self._colour = spec.option("colour")
+        self._one_type = not spec.option(SEVERAL_TYPES)
 
     def read(self, first: int, out: NDArray[Any], run_first: int) -> None:
         """Read frames; see `StoredFrames`."""
-        _put(picture_pixels(self.path, out.dtype), self._colour, out[0], f"{self.path}: frame {run_first + first}")
+        where = f"{self.path}: frame {run_first + first}"
+        _put(picture_pixels(self.path, out.dtype), self._colour, out[0], where, one_type=self._one_type)
 
     def close(self) -> None:
         """Do nothing: the file is open only while it is read."""
@@ -123,11 +127,14 @@ _FORMS: dict[str, Callable[[str, SourceSpec, int], StoredFrames]] = {
 }
 
 
-def _put(pixels: NDArray[Any], colour: object, out: NDArray[Any], where: str) -> None:
+def _put(pixels: NDArray[Any], colour: object, out: NDArray[Any], where: str, *, one_type: bool) -> None:
     """Put a picture where a frame goes, if it is one of the run."""
     if pixels.shape[:2] != out.shape:
         size, runs = (f"{shape[1]} x {shape[0]}" for shape in (pixels.shape, out.shape))
         raise FrameDataError(f"{where}: a picture of {size} px; the run's are {runs} px")
+    if one_type and pixels.dtype.itemsize != out.dtype.itemsize:
+        # 8 bit would fit into 16, but their white is not the run's.
+        raise FrameDataError(f"{where}: a picture of {pixels.dtype}; the run's are {out.dtype}")
     if pixels.ndim == 3:
         if colour is None:
             raise FrameDataError(f"{where}: a colour picture in a grey run", hint=COLOUR_HINT)

@@ -26,16 +26,16 @@ from ingest.sources.image_common import (
     usable_start,
 )
 from ingest.sources.image_files import PictureHead, picture_head, picture_pixels
-from ingest.sources.image_read import PICTURES
+from ingest.sources.image_read import PICTURES, SEVERAL_TYPES
 from ingest.sources.image_sidecars import full_scale_said, read_frame_table, read_recording
 from ingest.sources.lost import lost_frames
 from ingest.sources.many_files import fingerprint_of_files, sizes_of
 from ingest.sources.picture_names import frame_numbers_in, stamps_in_names
 from ingest.sources.plain_file import PlainFile
 from ingest.sources.scale import decide_scale, is_wide, largest_pixel, sample_frames, sampled
-from ingest.sources.tiff_ifd import DESCRIPTION, Tiff
+from ingest.sources.tiff_ifd import Tiff
 from ingest.sources.tiff_stack import page_time
-from ingest.sources.tiff_times import START_NAMES, json_facts, rate_said
+from ingest.sources.tiff_times import PAGE_TIMES, START_NAMES, json_facts, rate_said
 from ingest.sources.time_texts import stamps_of
 from ingest.timing import Finding
 
@@ -57,6 +57,11 @@ class _Look:
     shape: tuple[int, int] = (0, 0)
     is_colour: bool = False
     dtype: np.dtype[Any] = np.dtype("u1")  # noqa: RUF009  immutable
+
+    @property
+    def is_pgm(self) -> bool:
+        """Whether the pictures are PGM files."""
+        return any(head.format == "PGM" for head in self.heads.values())
 
     @property
     def good(self) -> list[int]:
@@ -107,6 +112,8 @@ def inspect_sequence(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
     findings: list[Finding] = []
     known: dict[str, ReaderOption] = {"form": PICTURES, "height_px": look.shape[0], "width_px": look.shape[1]}
     _decode_some(look)
+    if look.is_pgm:
+        known[SEVERAL_TYPES] = True
     if look.is_colour:
         numbers = [look.good[i] for i in spread(len(look.good), EXAMINED)]
         colour, finding = decide_colour(spec.paths[0], options, numbers, lambda i: picture_pixels(spec.paths[i]))
@@ -190,6 +197,12 @@ def _decide_kind(look: _Look) -> None:
     heads = look.heads
     (look.shape, look.is_colour), _ = Counter((head.shape, head.is_colour) for head in heads.values()).most_common(1)[0]
     odd = {i: head for i, head in heads.items() if head.shape != look.shape or (head.is_colour and not look.is_colour)}
+    dtypes = [head.dtype for i, head in heads.items() if i not in odd]
+    if look.is_pgm:  # each names its own maximum, by which it takes one byte or two a pixel
+        look.dtype = max(dtypes, key=lambda dtype: dtype.itemsize)
+    else:
+        look.dtype, _ = Counter(dtypes).most_common(1)[0]
+        odd |= {i: head for i, head in heads.items() if head.dtype.itemsize != look.dtype.itemsize}
     if len(odd) > max(2, len(heads) // MAX_ODD_PART) or 2 * len(odd) >= len(heads):
         i, head = next(iter(odd.items()))
         usual = next(k for k in heads if k not in odd)
@@ -197,13 +210,12 @@ def _decide_kind(look: _Look) -> None:
             f"{look.paths[i]}: {_kind_text(head)}, but {look.paths[usual]}: {_kind_text(heads[usual])}; a run has one",
             hint="ingest them as runs of their own: keep them in folders of their own, or name them apart",
         )
-    look.lost |= {i: f"{_kind_text(head)} among {look.shape[1]} x {look.shape[0]} px" for i, head in odd.items()}
-    dtypes = [head.dtype for i, head in heads.items() if i not in odd]
-    look.dtype = max(dtypes, key=lambda dtype: dtype.itemsize)
+    usual_text = f"{look.shape[1]} x {look.shape[0]} px {look.dtype.name}"
+    look.lost |= {i: f"{_kind_text(head)} among {usual_text}" for i, head in odd.items()}
 
 
 def _kind_text(head: PictureHead) -> str:
-    return f"{head.width_px} x {head.height_px} px {'colour' if head.is_colour else 'grey'}"
+    return f"{head.width_px} x {head.height_px} px {'colour' if head.is_colour else 'grey'} {head.dtype.name}"
 
 
 def _decode_some(look: _Look) -> None:
@@ -237,7 +249,7 @@ def _first_facts(look: _Look) -> dict[str, Fact]:
     try:
         with PlainFile(look.paths[first]) as file:
             tiff = Tiff(file)
-            return json_facts(tiff.text(tiff.page(tiff.first)[0], DESCRIPTION))
+            return json_facts(tiff.descriptions(tiff.page(tiff.first)[0]))
     except FrameDataError:
         return {}
 
@@ -252,18 +264,28 @@ def _time_of(path: str) -> tuple[str, Any] | None:
 
 
 def _stamps(look: _Look, timezone: str | None, findings: list[Finding]) -> Stamps | None:
-    """Return times by the pictures' names, else by what stands in each."""
+    """Return times by what the program wrote into each picture, else by their names, else by a date in each."""
+    good = look.good
+    name = None
+    if len(good) > 1 and look.run_heads[0].format == "TIFF":
+        first, last = _time_of(look.paths[good[0]]), _time_of(look.paths[good[-1]])
+        if first is not None and last is not None and first[0] == last[0] and first[1] != last[1]:
+            name = first[0]
+    stamps = _stamps_within(look, name, timezone, findings) if name in PAGE_TIMES else None
+    if stamps is not None:
+        return stamps
     stamps, more = stamps_in_names([os.path.basename(path) for path in look.paths], timezone)
     findings += more
-    good = look.good
-    if stamps is not None or len(good) < 2 or look.run_heads[0].format != "TIFF":
+    if stamps is not None or name is None or name in PAGE_TIMES:
         return stamps
-    first, last = _time_of(look.paths[good[0]]), _time_of(look.paths[good[-1]])
-    if first is None or last is None or first[0] != last[0] or first[1] == last[1]:
-        return None
+    return _stamps_within(look, name, timezone, findings)
+
+
+def _stamps_within(look: _Look, name: str | None, timezone: str | None, findings: list[Finding]) -> Stamps | None:
     times = [_time_of(path) for path in look.paths]
-    values = [None if time is None or time[0] != first[0] else time[1] for time in times]
-    return stamps_of(values, f"{first[0]} in each picture", timezone, findings)
+    values = [None if time is None or time[0] != name else time[1] for time in times]
+    unit = str(name).rpartition("_")[2]
+    return stamps_of(values, f"{name} in each picture", timezone, findings, unit if unit in ("s", "ms", "ns") else None)
 
 
 def _start(look: _Look, own: dict[str, Fact], facts: dict[str, Fact]) -> tuple[str, Fact] | None:

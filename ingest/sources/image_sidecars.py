@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from ingest.sources.facts import Fact, add_fact, first_named
 from ingest.sources.hdf5_times import Stamps
 from ingest.sources.plain_file import os_errors
-from ingest.sources.time_texts import filled, rises, stamps_of
+from ingest.sources.time_texts import filled, first_backward, rises, stamps_of
 from ingest.timing import Finding
 
 __all__ = ["FrameTable", "full_scale_said", "read_frame_table", "read_recording"]
@@ -134,9 +135,18 @@ def _stamps(rows: list[Row | None], timezone: str | None, findings: list[Finding
     times = stamps_of(texts, FRAMES_CSV, timezone, findings)
     if times is not None:
         return times
+    backward = first_backward(texts, FRAMES_CSV, timezone)
+    if backward is not None:
+        message = f"by its timestamps, picture {backward} was taken before the one before it: they are not used"
+        findings.append(Finding("frames.csv", message, backward))
     # To the second only, or none: the elapsed times are finer.
     elapsed = [None if row is None else _elapsed_ns(row.get("actual_elapsed_ms")) for row in rows]
     if not rises(elapsed):
+        known = [(i, value) for i, value in enumerate(elapsed) if value is not None]
+        falls = next((i for (_, before), (i, after) in pairwise(known) if after < before), None)
+        if falls is not None:
+            message = f"by its elapsed times, picture {falls} was taken before the one before it: they are not used"
+            findings.append(Finding("frames.csv", message, falls))
         return None
     start = next((i for i, row in enumerate(rows) if row and row.get("timestamp") and elapsed[i] is not None), None)
     if start is not None:

@@ -16,8 +16,9 @@ from ingest.sources.colours import COLOUR_HINT
 from ingest.sources.found import Discovered
 from ingest.sources.hdf5_times import Stamps
 from ingest.sources.ksa_header import KsaHeader
-from ingest.sources.ksa_look import KsaLook, first_header, look_at_images, look_at_movie, pixel_bytes_in
-from ingest.sources.ksa_read import DTYPES, KsaSource, open_source
+from ingest.sources.ksa_look import KsaLook, look_at_images, look_at_movie, pixel_bytes_in
+from ingest.sources.ksa_read import DTYPES, HEADLESS, SEGMENTS, KsaSource, open_source
+from ingest.sources.ksa_walk import first_header, movie_header
 from ingest.sources.many_files import fingerprint_of_files, sizes_of
 from ingest.sources.picture_names import frame_numbers_in, sequence_spec, sequences
 from ingest.sources.plain_file import PlainFile
@@ -53,8 +54,9 @@ def find_runs(paths: Sequence[str], options: SourceOptions) -> list[Discovered]:
     for path in paths:
         try:
             with PlainFile(path) as file:
-                header = first_header(file)
-                is_movie = os.path.splitext(path)[1].lower() == MOVIE_SUFFIX or _holds_several(file, header)
+                is_movie = os.path.splitext(path)[1].lower() == MOVIE_SUFFIX
+                header = movie_header(file)[0] if is_movie else first_header(file)
+                is_movie = is_movie or _holds_several(file, header)
         except IngestError as error:
             entries.append(Discovered(path, error=error))
             continue
@@ -117,6 +119,10 @@ def inspect(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
         "pixel_bytes": look.pixel_bytes,
         "movie": len(spec.paths) == 1,
     }
+    if len(look.segments) > 1:
+        known[SEGMENTS] = " ".join(f"{number}:{at}" for number, at in look.segments)
+    if not look.begins_well:
+        known[HEADLESS] = header.overlays
     if look.pixel_bytes == 12:
         known["colour"] = options.colour or "mean"
         said = "as asked" if options.colour else f"by default: {COLOUR_HINT}"

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HEADER_BYTES", "KsaHeader", "decode_header", "geometry_of", "is_ksa", "looks_like", "stamps_in"]
+__all__ = [
+    "HEADER_BYTES",
+    "KsaHeader",
+    "decode_header",
+    "geometry_of",
+    "geometry_said",
+    "is_ksa",
+    "looks_like",
+    "stamps_in",
+]
 
 HEADER_BYTES = 640
 """The fixed part; overlay records follow it, then the pixels."""
@@ -121,6 +130,11 @@ def decode_header(head: bytes) -> KsaHeader:
         bits=bits,
         exposure_s=float(struct.unpack_from("<f", head, 352)[0]),
     )
+
+
+def geometry_said(height_px: int, width_px: int, overlays: int) -> bytes:
+    """Return what `geometry_of` gives for headers of such frames."""
+    return struct.pack(">H3sII", overlays, b"KSA", width_px, height_px)
 
 
 def geometry_of(head: bytes) -> bytes:

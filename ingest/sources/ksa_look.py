@@ -8,25 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.errors import SourceFormatError, TruncatedSourceError
-from ingest.sources.fill_stamps import fill_stamps
-from ingest.sources.ksa_header import (
-    HEADER_BYTES,
-    KsaHeader,
-    decode_header,
-    geometry_of,
-    is_ksa,
-    looks_like,
-    stamps_in,
-)
+from ingest.sources.fill_stamps import fill_stamps, how_filled
+from ingest.sources.ksa_header import HEADER_BYTES, KsaHeader, geometry_of, stamps_in
+from ingest.sources.ksa_walk import PIXEL_BYTES, PROBED_FRAMES, first_header, movie_header, walk_movie
 from ingest.sources.lost import lost_frames
 from ingest.sources.plain_file import MAX_FRAME_BYTES, PlainFile
 from ingest.timing import Finding
 
-__all__ = ["KsaLook", "first_header", "look_at_images", "look_at_movie", "pixel_bytes_in"]
+__all__ = ["KsaLook", "look_at_images", "look_at_movie", "pixel_bytes_in"]
 
-PIXEL_BYTES = (2, 4, 12, 1)
-PROBED_FRAMES = 64
-HEADERS_AT_ONCE = 4096
 NS = 1_000_000_000
 
 
@@ -41,11 +31,15 @@ class KsaLook:
     pixel_bytes : int
         2, 4, 1, or 12 of colour.
     stamps_ns : ndarray of int64, (frame,)
-        Unix ns UTC as recorded, under 1 s where there is none.
+        Unix ns UTC as recorded, under 1 s where there is none; frames that cannot be read may have one.
     good : ndarray of bool, (frame,)
-        Whether a frame's header is one, and of the run's geometry.
+        Whether a frame's header is one, and of the run's geometry, and its pixels are there.
     findings : tuple of Finding
         Cut and lost frames.
+    segments : tuple of (int, int)
+        As of `MovieWalk`; of images none.
+    begins_well : bool
+        Whether the first header is one.
     """
 
     header: KsaHeader
@@ -53,10 +47,12 @@ class KsaLook:
     stamps_ns: NDArray[np.int64]
     good: NDArray[np.bool_]
     findings: tuple[Finding, ...] = ()
+    segments: tuple[tuple[int, int], ...] = ()
+    begins_well: bool = True
 
     def times(self) -> tuple[NDArray[np.int64] | None, tuple[Finding, ...]]:
         """Return all frames' own stamps, or None if they are no times; and what is odd about them."""
-        known = self.good & (self.stamps_ns >= NS)
+        known = self.stamps_ns >= NS
         if not known.any():
             return None, (Finding("stamps", "the frame headers hold no times"),)
         stamps = self.stamps_ns[known]
@@ -66,39 +62,17 @@ class KsaLook:
         lacking = int((~known).sum())
         if not lacking:
             return self.stamps_ns, ()
-        message = f"{lacking} of {len(known)} frames have no time in their header: put between their neighbours"
+        message = f"{lacking} of {len(known)} frames have no time in their header: {how_filled(known)}"
         first = int(np.argmin(known))
         return fill_stamps(self.stamps_ns, known), (Finding("stamps", message, first),)
 
     def start_s(self) -> float | None:
         """Return the first time in any header, Unix seconds; None: there is none."""
-        known = self.good & (self.stamps_ns >= NS)
+        known = self.stamps_ns >= NS
         return int(self.stamps_ns[np.argmax(known)]) / NS if known.any() else None
 
 
-def first_header(file: PlainFile) -> KsaHeader:
-    """Return the header at the beginning of a file.
-
-    Raises
-    ------
-    SourceFormatError
-        Not a kSA file, or a frame size that cannot be.
-    """
-    head = file.read(0, HEADER_BYTES)
-    if not is_ksa(head):
-        raise SourceFormatError(
-            f"{file.path}: {looks_like(head)}", hint="name files of kSA 400 (.imm, .img), or leave this one out"
-        )
-    header = decode_header(head)
-    if not 0 < header.pixels <= MAX_FRAME_BYTES:
-        raise SourceFormatError(
-            f"{file.path}: its header says frames of {header.width_px} x {header.height_px} px: none, or over 512 MB",
-            hint="copy the file again from where it was recorded",
-        )
-    return header
-
-
-def pixel_bytes_in(file: PlainFile, header: KsaHeader) -> int:
+def pixel_bytes_in(file: PlainFile, header: KsaHeader, header_at: int = 0) -> int:
     """Find out how many bytes a pixel takes: by where the next frames' headers are, else by the camera's bits.
 
     Parameters
@@ -106,7 +80,9 @@ def pixel_bytes_in(file: PlainFile, header: KsaHeader) -> int:
     file : PlainFile
         The file.
     header : KsaHeader
-        Its first.
+        Its first good one.
+    header_at : int
+        The byte where that begins.
 
     Returns
     -------
@@ -120,13 +96,15 @@ def pixel_bytes_in(file: PlainFile, header: KsaHeader) -> int:
     SourceFormatError
         A frame takes over 512 MB.
     """
-    geometry = geometry_of(file.read(0, HEADER_BYTES))
+    geometry = geometry_of(file.read(header_at, HEADER_BYTES))
+    size_bytes = file.size_bytes - header_at
     best, best_score = 0, (0.0, False)
     for pixel_bytes in PIXEL_BYTES:
         stride = header.header_bytes + header.pixels * pixel_bytes
-        probed = min(PROBED_FRAMES, (file.size_bytes - HEADER_BYTES) // stride)
-        hits = sum(geometry_of(file.read(k * stride, HEADER_BYTES)) == geometry for k in range(1, probed + 1))
-        score = (hits / probed if probed > 0 else float(stride == file.size_bytes), probed > 0)
+        probed = min(PROBED_FRAMES, (size_bytes - HEADER_BYTES) // stride)
+        places = [header_at + k * stride for k in range(1, probed + 1)]
+        hits = sum(geometry_of(file.read(at, HEADER_BYTES)) == geometry for at in places)
+        score = (hits / probed if probed > 0 else float(stride == size_bytes), probed > 0)
         if score[0] > 0 and score > best_score:
             best, best_score = pixel_bytes, score
     if not best:
@@ -154,51 +132,36 @@ def look_at_movie(path: str) -> KsaLook:
     Returns
     -------
     KsaLook
-        Frames up to the last with a header. Holds 9 bytes per frame, and 2.6 MB while it reads.
+        Frames up to the last with a header; see `walk_movie`. Holds 9 bytes per frame, and 2.6 MB while it reads.
 
     Raises
     ------
     TruncatedSourceError
-        No whole frame, or less than half of what the size of the file would hold.
+        No whole frame.
     SourceError
-        As `first_header`; the file cannot be read.
+        As `movie_header`; the file cannot be read.
     """
     with PlainFile(path) as file:
-        header = first_header(file)
-        pixel_bytes = pixel_bytes_in(file, header)
+        header, header_at = movie_header(file)
+        pixel_bytes = pixel_bytes_in(file, header, header_at)
         stride = header.header_bytes + header.pixels * pixel_bytes
-        frames, rest = divmod(file.size_bytes, stride)
-        stamps_ns, good = _read_headers(file, frames, stride)
-    last = int(frames - np.argmax(good[::-1]))
-    findings: list[Finding] = []
-    if rest:
+        walk = walk_movie(file, header_at, stride)
+        frames = len(walk.good)
+        room, rest = divmod(file.size_bytes - walk.offset(frames, stride), stride)
+    findings = list(walk.findings)
+    if rest and not room:
         message = f"the last frame is cut: {rest} of its {stride} bytes are there; it is left out"
         findings.append(Finding("cut frame", message))
-    if last < frames:
-        if last * 2 < frames:
-            raise TruncatedSourceError(
-                f"{path}: only the first {last} of {frames} frames have a kSA header; what follows is something else",
-                hint="copy it again; if it is the original, its writer was stopped",
-            )
-        message = f"after frame {last - 1} there is room for {frames - last} more, but no headers: left out"
+    if room:
+        message = f"after frame {frames - 1} there is room for {room} more, but no headers: left out"
+        message += f"; frame {frames - 1} itself may be cut"
         findings.append(Finding("cut frame", message))
-    findings += _lost(good[:last], "its header is damaged")
-    return KsaLook(header, pixel_bytes, stamps_ns[:last], good[:last], tuple(findings))
-
-
-def _read_headers(file: PlainFile, frames: int, stride: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    file.advise_random()
-    geometry = geometry_of(file.read(0, HEADER_BYTES))
-    stamps_ns = np.zeros(frames, np.int64)
-    good = np.zeros(frames, bool)
-    headers = np.zeros((min(frames, HEADERS_AT_ONCE), HEADER_BYTES), np.uint8)
-    for first in range(0, frames, HEADERS_AT_ONCE):
-        count = min(HEADERS_AT_ONCE, frames - first)
-        for i in range(count):
-            file.read_into([headers[i]], (first + i) * stride)
-        stamps_ns[first : first + count] = stamps_in(headers[:count])
-        good[first : first + count] = [geometry_of(row.tobytes()) == geometry for row in headers[:count]]
-    return stamps_ns, good
+    good = np.frombuffer(walk.good, np.uint8) != 0
+    reasons = dict.fromkeys(np.flatnonzero(~good).tolist(), "its header is damaged")
+    findings += lost_frames({**reasons, **walk.lost})
+    return KsaLook(
+        header, pixel_bytes, np.array(walk.stamps_ns), good, tuple(findings), tuple(walk.segments), header_at == 0
+    )
 
 
 def _lost(good: NDArray[np.bool_], why: str) -> list[Finding]:

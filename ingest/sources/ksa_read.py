@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,11 @@ from numpy.typing import NDArray
 from ingest.errors import FrameDataError, SourceChangedError, SourceFormatError
 from ingest.sources.base import SourceSpec
 from ingest.sources.colours import grey
-from ingest.sources.ksa_header import HEADER_BYTES, decode_header, geometry_of, is_ksa
+from ingest.sources.ksa_header import HEADER_BYTES, OVERLAY_BYTES, decode_header, geometry_of, geometry_said, is_ksa
 from ingest.sources.plain_file import PlainFile
 from ingest.sources.reader import FilesReader
 
-__all__ = ["DTYPES", "KsaSource", "open_source"]
+__all__ = ["DTYPES", "HEADLESS", "SEGMENTS", "KsaSource", "open_source"]
 
 # By bytes a pixel; colour is three little-endian numbers: blue, green, red (FORMATS.md 1.1).
 DTYPES: dict[int, np.dtype[Any]] = {
@@ -25,6 +26,11 @@ DTYPES: dict[int, np.dtype[Any]] = {
 }
 
 
+# Options of a movie: number and byte of the first frame of each stretch, where they are several; overlays of each
+# frame, where the first header is damaged.
+SEGMENTS, HEADLESS = "segments", "overlays"
+
+
 def open_source(spec: SourceSpec) -> KsaSource:
     """Open an inspected run for reading in this process; see `KsaSource`."""
     return KsaSource(spec)
@@ -33,41 +39,57 @@ def open_source(spec: SourceSpec) -> KsaSource:
 class KsaFile:
     """One open file of a run, and where its frames are."""
 
-    def __init__(self, path: str, shape: tuple[int, int], pixel_bytes: int, colour: str) -> None:
+    def __init__(self, path: str, spec: SourceSpec, shape: tuple[int, int], pixel_bytes: int) -> None:
         self.path = path
         self._file = PlainFile(path)
         height_px, width_px = shape
+        overlays = spec.option(HEADLESS)
         try:
-            head = self._file.read(0, HEADER_BYTES)
-            if not is_ksa(head):
-                raise FrameDataError(f"{path}: damaged: there is no kSA header at its beginning")
-            header = decode_header(head)
-            if (header.height_px, header.width_px) != shape:
-                raise FrameDataError(
-                    f"{path}: a frame of {header.width_px} x {header.height_px} px; the run's are {width_px} x "
-                    f"{height_px} px"
-                )
+            overlays = self._overlays(shape) if overlays is None else int(overlays)
         except BaseException:
             self._file.close()
             raise
-        self._geometry = geometry_of(head)
-        self._stride = header.header_bytes + height_px * width_px * pixel_bytes
-        self._header = np.zeros(header.header_bytes, np.uint8)
-        self._colour = colour
+        self._geometry = geometry_said(height_px, width_px, overlays)
+        self._header = np.zeros(HEADER_BYTES + OVERLAY_BYTES * overlays, np.uint8)
+        self._stride = len(self._header) + height_px * width_px * pixel_bytes
+        segments = [part.split(":") for part in str(spec.option(SEGMENTS) or "0:0").split()]
+        self._firsts = [int(number) for number, _ in segments]
+        self._places = [int(at) for _, at in segments]
+        self._colour = str(spec.option("colour") or "mean")
         self._colours = np.empty((*shape, 3), DTYPES[pixel_bytes]) if pixel_bytes == 12 else None
+
+    def _overlays(self, shape: tuple[int, int]) -> int:
+        """Return how many overlays the first header has, if it is one of the run."""
+        head = self._file.read(0, HEADER_BYTES)
+        if not is_ksa(head):
+            raise FrameDataError(f"{self.path}: damaged: there is no kSA header at its beginning")
+        header = decode_header(head)
+        if (header.height_px, header.width_px) != shape:
+            raise FrameDataError(
+                f"{self.path}: a frame of {header.width_px} x {header.height_px} px; the run's are {shape[1]} x "
+                f"{shape[0]} px"
+            )
+        return header.overlays
 
     @property
     def frames(self) -> int:
         """How many whole frames there is room for."""
-        return self._file.size_bytes // self._stride
+        return self._firsts[-1] + max(0, self._file.size_bytes - self._places[-1]) // self._stride
+
+    def _place(self, number: int) -> int:
+        """Return the byte where a frame begins; -1: it is lost."""
+        part = bisect_right(self._firsts, number) - 1
+        at = self._places[part]
+        return at if at < 0 else at + (number - self._firsts[part]) * self._stride
 
     def read(self, first: int, out: NDArray[Any], run_first: int) -> None:
         """Read frames; see `StoredFrames`."""
         for i, frame in enumerate(out, first):
-            got = self._file.read_into(
-                [self._header, frame if self._colours is None else self._colours], i * self._stride
-            )
+            at = self._place(i)
             where = f"{self.path}: frame {run_first + i}"
+            if at < 0:
+                raise FrameDataError(f"{where}: a piece of the file is missing or too much in it, or after it")
+            got = self._file.read_into([self._header, frame if self._colours is None else self._colours], at)
             if got < self._stride:
                 raise FrameDataError(f"{where}: cut: {got} of its {self._stride} bytes are there")
             if geometry_of(self._header[:HEADER_BYTES].tobytes()) != self._geometry:
@@ -105,7 +127,7 @@ class KsaSource(FilesReader):
         super().__init__(spec, geometry=spec.option("pixel_bytes"))
         self._pixel_bytes = int(spec.option("pixel_bytes") or 0)
         self._dtype = DTYPES[self._pixel_bytes]
-        self._colour = str(spec.option("colour") or "mean")
+        self._spec = spec
         self._file_frames = spec.file_frames
         # Not by the number of paths: a worker's part of many images may be one of them.
         self._is_movie = bool(spec.option("movie"))
@@ -113,7 +135,7 @@ class KsaSource(FilesReader):
     def _open(self, number: int) -> KsaFile:
         path, needed = self._paths[number], self._file_frames[number]
         try:
-            opened = KsaFile(path, self._shape, self._pixel_bytes, self._colour)
+            opened = KsaFile(path, self._spec, self._shape, self._pixel_bytes)
         except SourceFormatError as error:
             raise SourceChangedError(str(error)) from error
         except FrameDataError as error:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.errors import SourceTimeError
 from ingest.sources.assemble import run_name
 from ingest.sources.base import SourceOptions
 from ingest.sources.fingerprint import Fingerprint
 from ingest.sources.plain_file import os_errors
 from ingest.sources.series_base import ChannelFact, LogTable, SeriesInfo, SeriesSpec
-from ingest.sources.start import ResolvedStart, StartEvidence, resolve_start
+from ingest.sources.start import ResolvedStart, StartEvidence, parse_time, resolve_start
 from ingest.sources.urls import is_url, redacted
 from ingest.timing import Finding
 
-__all__ = ["TableFacts", "channel_facts", "log_start", "numbered", "series_info"]
+__all__ = ["TableFacts", "channel_facts", "log_start", "numbered", "says_when", "series_info"]
 
 SHOWN = 3
 MAX_STATES = 32
@@ -215,8 +216,8 @@ def log_start(
     attribute, attribute_name
         What the file says of it; see `StartEvidence`.
     own : bool
-        Whether that is said of the log itself, so that only ``series_start_ns`` goes before it: ``start_ns`` is when
-        a movie began.
+        Whether that is said of the log itself, so that nothing goes before it: ``start_ns`` is when a movie began, and
+        ``series_start_ns`` is for logs that say nothing. There is a finding where it is given and not used.
     several : bool
         Whether the run is several files, of which only the folder's name can say when it began.
 
@@ -226,7 +227,12 @@ def log_start(
         As `resolve_start`.
     """
     user_ns = options.series_start_ns
-    if user_ns is None and not own:
+    findings: tuple[Finding, ...] = ()
+    if own and user_ns is not None:
+        user_ns = None
+        message = f"{attribute_name} says {attribute}: the start that was given for logs is not used"
+        findings = (Finding("start time", message),)
+    elif user_ns is None and not own:
         user_ns = options.start_ns
     latest = max(range(len(paths)), key=lambda i: ends_ns[i])
     mtime_ns = None
@@ -235,7 +241,7 @@ def log_start(
             mtime_ns = os.stat(paths[latest]).st_mtime_ns
     folder, name = os.path.split(redacted(paths[latest]))
     folder_name = os.path.basename(folder)
-    return resolve_start(
+    resolved = resolve_start(
         StartEvidence(
             user_ns=user_ns,
             user_from=options.start_said_by,
@@ -247,3 +253,12 @@ def log_start(
             timezone=options.timezone,
         )
     )
+    return replace(resolved, findings=(*findings, *resolved.findings))
+
+
+def says_when(text: str, timezone: str | None) -> bool:
+    """Whether a text is a date and time of a known zone."""
+    try:
+        return parse_time(text, "start", timezone) is not None
+    except SourceTimeError:
+        return False

@@ -12,10 +12,21 @@ from numpy.typing import NDArray
 
 from ingest.errors import IngestError, SourceError, SourceFormatError, SourceNotFoundError, SourceReadError
 
-__all__ = ["MAX_FRAME_BYTES", "PlainFile", "explain_os", "os_errors", "size_bytes", "version_of"]
+__all__ = ["MAX_FRAME_BYTES", "PlainFile", "explain_os", "is_overfull", "os_errors", "size_bytes", "version_of"]
 
 MAX_FRAME_BYTES = 512 * 10**6
 """One frame of this size fills a chunk of the platform; no camera comes near it."""
+
+MAX_GROWTH, GROWTH_BYTES = 8, 2**16
+"""No filter stores more than its type's widening (8-bit as 64-bit numbers), and some overhead."""
+
+
+def is_overfull(stored_bytes: int, raw_bytes: int) -> bool:
+    """Whether more is stored than `raw_bytes` of pixels can take: what then comes out would have no bound.
+
+    Three MB of deflate are three GB of zeros.
+    """
+    return stored_bytes > MAX_GROWTH * raw_bytes + GROWTH_BYTES
 
 
 @contextmanager

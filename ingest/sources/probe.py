@@ -20,8 +20,8 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".nxs", ".nx5", ".nexus"})
 VIDEO_SUFFIXES = frozenset(
     {
-        ".3gp", ".asf", ".avi", ".dv", ".f4v", ".flv", ".h264", ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov",
-        ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".ts", ".vob", ".webm", ".wmv",
+        ".3gp", ".asf", ".avi", ".dv", ".f4v", ".flv", ".gif", ".h264", ".m2ts", ".m4v", ".mjpeg", ".mjpg", ".mkv",
+        ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".ts", ".vob", ".webm", ".wmv",
     }
 )  # fmt: skip
 IMAGE_SUFFIXES = frozenset({".tif", ".tiff", ".png", ".bmp", ".pgm", ".pnm", ".jpg", ".jpeg"})

@@ -15,7 +15,7 @@ from ingest.errors import IngestError, NoFramesError, SourceChangedError, Source
 from ingest.sources.base import SourceOptions
 from ingest.sources.found import Discovered
 from ingest.sources.log_blocks import BlockReader
-from ingest.sources.log_facts import log_start, series_info
+from ingest.sources.log_facts import log_start, says_when, series_info
 from ingest.sources.log_times import TimeRule
 from ingest.sources.natural import natural_key
 from ingest.sources.plain_file import PlainFile
@@ -174,7 +174,9 @@ def _start(layout: TextLayout, scans: Sequence[ScannedTable], options: SourceOpt
         ends_ns=[scan.facts.last_ns for scan in scans],
         attribute=layout.recorded_at,
         attribute_name=f"{scans[0].table.path}: Recorded at",
-        own=layout.recorded_at is not None,
+        # Without a zone it says too little to go before what the user says.
+        own=layout.recorded_at is not None
+        and (options.series_start_ns is None or says_when(layout.recorded_at, options.timezone)),
         several=layout.gm1,
     )
     return start, start.start_ns or 0

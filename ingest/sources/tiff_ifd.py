@@ -28,6 +28,7 @@ _KINDS = {1: "u", 2: "i", 3: "f", 4: "u"}
 # Field type to struct's letter and size; only those that hold what is looked for here.
 _FIELDS = {1: ("B", 1), 2: ("s", 1), 3: ("H", 2), 4: ("I", 4), 13: ("I", 4), 16: ("Q", 8), 18: ("Q", 8)}
 Entry = tuple[int, int, bytes]  # type, count, value or its offset
+MORE_DESCRIPTION = -DESCRIPTION  # no tag of TIFF's: where a second description is kept
 
 
 def is_tiff(head: bytes) -> bool:
@@ -165,12 +166,20 @@ class Tiff:
         return self._page(offset, tags), following
 
     def text(self, page: TiffPage, tag: int) -> str | None:
-        """Return a text of a page's, without trailing zeros; None: it has none."""
+        """Return a text of a page's, without trailing zeros; None: it has none, or it lies beyond a cut file's end."""
         entry = page.tags.get(tag)
         if entry is None or entry[0] not in (1, 2, 7):
             return None
-        data = self._bytes((2, entry[1], entry[2]), page.offset)
+        try:
+            data = self._bytes((2, entry[1], entry[2]), page.offset)
+        except FrameDataError:
+            return None
         return data.split(b"\0", 1)[0].decode("utf-8", "replace")
+
+    def descriptions(self, page: TiffPage) -> tuple[str, ...]:
+        """Return a page's descriptions; tifffile writes its own after the user's, under the same tag."""
+        texts = (self.text(page, tag) for tag in (DESCRIPTION, MORE_DESCRIPTION))
+        return tuple(text for text in texts if text)
 
     def numbers(self, page: TiffPage, tag: int) -> tuple[int, ...]:
         """Return a tag's whole numbers; none where it is not there, or is of another type."""
@@ -198,7 +207,10 @@ class Tiff:
             raise FrameDataError(f"{self.file.path}: cut in the directory of the page at byte {offset}")
         entries = self._entry.iter_unpack(data[count_bytes:end])
         following = int(struct.unpack_from(self.order + self._next, data, end)[0])
-        return {tag: (kind, count, value) for tag, kind, count, value in entries}, following
+        found: dict[int, Entry] = {}
+        for tag, kind, count, value in entries:
+            found[MORE_DESCRIPTION if tag == DESCRIPTION and tag in found else tag] = (kind, count, value)
+        return found, following
 
     def _page(self, offset: int, tags: dict[int, Entry]) -> TiffPage:
         def number(tag: int, default: int) -> int:

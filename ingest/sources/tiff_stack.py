@@ -102,11 +102,11 @@ def is_stack(path: str, alone: bool) -> bool:
         page, following = tiff.page(tiff.first)
         if following:
             return True
-        text = tiff.text(page, DESCRIPTION)
-        if text is None or ("<OME" in text and not alone):
+        texts = tiff.descriptions(page)
+        if not texts or ("<OME" in texts[0] and not alone):
             return False
         try:
-            said = describe(text, page, path, None)
+            said = describe(texts, page, path, None)
         except SourceFormatError:
             return True
         return (said.promised or 1) > 1
@@ -152,7 +152,12 @@ def look_at_stack(path: str, timezone: str | None) -> StackLook:
                 f"{first.frame_bytes / 1e6:.0f} MB; at most 512 MB can be",
                 hint="copy the file again from where it was recorded",
             )
-        said = describe(tiff.text(first, DESCRIPTION), first, path, timezone)
+        texts = tiff.descriptions(first)
+        said = describe(texts, first, path, timezone)
+        if not texts and DESCRIPTION in first.tags:
+            message = "its description lies beyond the end of the file: what it said of times and axes is not known"
+            said.findings.append(Finding("cut file", message))
+            said.promised = _room_before_next(tiff, first)
         date_time = exif_as_iso(tiff.text(first, DATE_TIME))
         look = StackLook(first, len(pages.offsets), said, date_time, _flat(pages), findings=list(said.findings))
         _count(look, pages, path, file.size_bytes, broken)
@@ -163,6 +168,17 @@ def look_at_stack(path: str, timezone: str | None) -> StackLook:
         )
         look.findings.append(Finding("orientation", message))
     return look
+
+
+def _room_before_next(tiff: Tiff, first: TiffPage) -> int | None:
+    """Count the frames that there is room for up to the second directory, where pixels of all frames stand before it.
+
+    So do tifffile's, whose description may be the last thing in the file (OME).
+    """
+    following = tiff.page(first.offset)[1]
+    if not first.is_plain or following <= first.data_end:
+        return None
+    return (following - first.offsets[0]) // first.frame_bytes
 
 
 def _walk(tiff: Tiff) -> tuple[_Pages, str | None]:
@@ -249,7 +265,7 @@ def _odd_pages(look: StackLook, pages: _Pages, path: str) -> None:
 
 def page_time(tiff: Tiff, page: TiffPage) -> tuple[str, Any] | None:
     """Return what a page says of when it was taken: a name and a text or number; None: nothing."""
-    facts = json_facts(tiff.text(page, DESCRIPTION))
+    facts = json_facts(tiff.descriptions(page))
     for name in PAGE_TIMES:
         if name in facts:
             return name, facts[name]

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,13 +75,13 @@ def rate_said(facts: Mapping[str, Fact]) -> float | None:
     return first_number(facts, FPS_FACTS)
 
 
-def describe(text: str | None, page: TiffPage, path: str, timezone: str | None) -> Description:
-    """Read a first page's description.
+def describe(texts: Sequence[str], page: TiffPage, path: str, timezone: str | None) -> Description:
+    """Read a first page's descriptions.
 
     Parameters
     ----------
-    text : str or None
-        As it stands in the file.
+    texts : sequence of str
+        As they stand in the file.
     page : TiffPage
         The page.
     path : str
@@ -101,14 +101,13 @@ def describe(text: str | None, page: TiffPage, path: str, timezone: str | None) 
     SourceTimeError
         A local time that the zone's clock showed twice or never.
     """
-    if not text:
-        return Description()
-    if text.startswith("ImageJ="):
-        return _imagej(text, path)
-    if "<OME" in text[:4096]:
-        return _ome(text, path)
-    document = _json(text)
-    return Description() if document is None else _shaped(document, page, path, timezone)
+    for text in texts:
+        if text.startswith("ImageJ="):
+            return _imagej(text, path)
+        if "<OME" in text[:4096]:
+            return _ome(text, path)
+    document = _json_of(texts)
+    return _shaped(document, page, path, timezone) if document else Description()
 
 
 def _json(text: str) -> dict[str, Any] | None:
@@ -121,10 +120,18 @@ def _json(text: str) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def json_facts(text: str | None) -> dict[str, Fact]:
-    """Return what a JSON description says, by lower-case name; nothing where it is none."""
+def _json_of(texts: Sequence[str]) -> dict[str, Any]:
+    """Return what all JSON objects among some texts say together; the first goes before the others."""
+    together: dict[str, Any] = {}
+    for text in texts:
+        together = {**(_json(text) or {}), **together}
+    return together
+
+
+def json_facts(texts: Sequence[str]) -> dict[str, Fact]:
+    """Return what JSON descriptions say, by lower-case name; nothing where they are none."""
     facts: dict[str, Fact] = {}
-    for name, value in (_json(text or "") or {}).items():
+    for name, value in _json_of(texts).items():
         add_fact(facts, name, value)
     return facts
 

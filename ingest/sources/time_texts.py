@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ingest.errors import SourceTimeError
 from ingest.sources.facts import Fact
-from ingest.sources.fill_stamps import fill_stamps
+from ingest.sources.fill_stamps import fill_stamps, how_filled
 from ingest.sources.hdf5_times import Stamps, decode_plain
 from ingest.sources.start import parse_time
 from ingest.timing import Finding
@@ -91,6 +91,14 @@ def _of_numbers(
     return column, absolute, findings
 
 
+def first_backward(values: Sequence[Fact | None], what: str, timezone: str | None) -> int | None:
+    """Return the first value, of those that `stamps_of` takes as texts, whose time is before the one before."""
+    column, _, _ = _of_texts(values, what, timezone)
+    known = [i for i, value in enumerate(column) if value is not None]
+    times = [value for value in column if value is not None]
+    return next((i for i, before, after in zip(known[1:], times, times[1:], strict=False) if after < before), None)
+
+
 def rises(column: Sequence[int | None]) -> bool:
     """Whether at least half of the frames have a time, and each is later than the one before."""
     known = np.array([value for value in column if value is not None], np.int64)
@@ -102,7 +110,7 @@ def filled(column: Sequence[int | None], absolute: bool, what: str, findings: li
     known: NDArray[np.bool_] = np.array([value is not None for value in column])
     if not known.all():
         first = int(np.argmin(known))
-        message = f"{int((~known).sum())} of {len(known)} frames have no time in {what}: put between their neighbours"
+        message = f"{int((~known).sum())} of {len(known)} frames have no time in {what}: {how_filled(known)}"
         findings.append(Finding("stamps", message, first))
     stamps_ns = np.array([value or 0 for value in column], np.int64)
     return Stamps(fill_stamps(stamps_ns, known), absolute, what)

@@ -31,7 +31,7 @@ from ingest.sources.video_look import (
     rotation_of,
 )
 from ingest.sources.video_pixels import COLOURS, PixelPlan, plan_pixels
-from ingest.sources.video_read import VideoSource, open_source
+from ingest.sources.video_read import VideoSource, number_ranges, open_source
 from ingest.timing import Finding
 
 __all__ = ["VideoSource", "find_runs", "inspect", "open_source"]
@@ -105,7 +105,7 @@ def inspect(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
 
     Notes
     -----
-    Holds 70 bytes per packet and three frames.
+    Holds 80 bytes per packet and three frames.
     """
     path = spec.paths[0]
     with read_errors(path):
@@ -117,6 +117,7 @@ def inspect(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
                 f"{path}: not one whole frame in it", hint="its recording may have been stopped at once"
             )
         sample = _sampled(path, index)
+        index = index if sample.seeks else index.from_start()
         return _info(path, options, header, index if sample.cut else index.uncut(), sample)
 
 
@@ -127,6 +128,9 @@ def _header(movie: Movie) -> Header:
         duration = stream.duration * stream.time_base
     elif container.duration is not None and len(container.streams) == 1:
         duration = Fraction(container.duration, 1_000_000)
+        if "matroska" in container.format.name and stream.start_time and stream.time_base is not None:
+            # It counts from 0, not from the first frame (RFC 9559, 5.1.2.10).
+            duration -= max(0, stream.start_time) * stream.time_base
     tags = {key.lower(): value for key, value in (*stream.metadata.items(), *container.metadata.items())}
     # 1904 and 1970 are where clocks that were never set begin.
     created = re.match(r"(?!1904|1970)\d{4}-.*", tags.get("creation_time", ""))
@@ -143,11 +147,18 @@ def _header(movie: Movie) -> Header:
 
 @dataclass(frozen=True)
 class Sample:
-    """Some decoded keyframes; whether they stand alone; whether the decoder finds no errors in them."""
+    """Some decoded keyframes.
+
+    Attributes
+    ----------
+    cut, strict, seeks : bool
+        Whether they stand alone; whether the decoder finds no errors in them; whether seeking leads to them.
+    """
 
     frames: Sequence[VideoFrame]
     cut: bool
     strict: bool
+    seeks: bool
 
 
 def _sampled(path: str, index: MovieIndex) -> Sample:
@@ -193,7 +204,7 @@ def _decode_alone(decoder: Decoder, packets: Sequence[int], *, strict: bool) -> 
             whole &= int(frame.pict_type) not in INTER_CODED
         elif decoder.trouble is None:
             whole = False
-    return Sample(frames, whole, strict)
+    return Sample(frames, whole, strict, not decoder.strayed)
 
 
 def _info(path: str, options: SourceOptions, header: Header, index: MovieIndex, sample: Sample) -> SourceInfo:
@@ -210,6 +221,7 @@ def _info(path: str, options: SourceOptions, header: Header, index: MovieIndex, 
         *rotation.findings,
         *field_findings(sample.frames),
         *_stream_findings(header, sample),
+        *_lost_frames(index),
         *_short_read(header, index),
     )
     size = (first.height, first.width)
@@ -251,6 +263,7 @@ def _reader_options(
         "quarter_turns": rotation.quarter_turns,
         "uncut": not sample.cut,
         "lenient": not sample.strict,
+        "from_start": not sample.seeks,
     }
     said.update({name: value for name, value in changes.items() if value})
     return tuple(said.items())
@@ -279,7 +292,7 @@ def _scale(plan: PixelPlan, options: SourceOptions) -> FrameScale:
 
 def _access(index: MovieIndex) -> Access:
     """Say in which order frames are best read; see `Access`."""
-    if not index.by_stamps or len(index.cuts[0]) < 2:
+    if not index.by_stamps or not index.seeks or len(index.cuts[0]) < 2:
         return "single"
     return "random" if index.all_keys else "lanes"
 
@@ -297,9 +310,9 @@ def _stamps(header: Header, index: MovieIndex) -> tuple[Stamps | None, Finding]:
         why = "packets are stored in another order than they are shown, without times that tell which is which"
         return None, Finding("stamps", f"none ({why}): times are frame number / fps")
     if header.container == "avi" and index.counts_frames:
-        return None, Finding(
-            "stamps", "none (AVI of constant rate): times are frame number / fps, which the header claims"
-        )
+        rate = _claimed_rate(header, index)
+        claimed = "the header claims none" if rate is None else f"the header claims {rate:.10g} fps"
+        return None, Finding("stamps", f"none (AVI of constant rate): times are frame number / fps; {claimed}")
     even = "; all steps are equal, as of a writer that counts frames: the camera may have been slower"
     more = even if index.is_even else ""
     return index.stamps(), Finding(
@@ -326,6 +339,19 @@ def _fingerprint(path: str, stamps: Stamps | None) -> str:
     return fingerprint.hexdigest()
 
 
+def _lost_frames(index: MovieIndex) -> tuple[Finding, ...]:
+    """Say which frames are listed by the file's index, but not there."""
+    lost = index.missing_frames()
+    if not lost:
+        return ()
+    about = "" if index.by_stamps else ", counted as they are stored"
+    message = (
+        f"{len(lost)} of {index.frames} are not there where the file's index lists them ({number_ranges(lost)}{about})"
+        ": the file is damaged; those that build on them are lost too, up to the next keyframe"
+    )
+    return (Finding("lost frames", message, lost[0]),)
+
+
 def _short_read(header: Header, index: MovieIndex) -> tuple[Finding, ...]:
     """Say whether the file ends before its header says."""
     cut = " (the last one is cut short, and left out)" if index.cut_short else ""
@@ -340,6 +366,16 @@ def _short_read(header: Header, index: MovieIndex) -> tuple[Finding, ...]:
     else:
         promised = header.frames - index.packets_read
     tail = "it was cut short, or its recording was not closed"
+    if index.counts_frames and index.broken_at is not None:
+        promised = header.frames - index.packets_read
+    if index.broken_at is not None and (promised or not header.frames):
+        many = f"{promised} of them are missing" if promised > 0 and header.frames else "some may be missing or false"
+        message = (
+            f"the header says {header.frames or 'no number of'} {unit}, {many}, it is not known where: the file is "
+            f"damaged, first after byte {index.broken_at}, and has no whole index that would tell; {there}, numbered "
+            "one after the other"
+        )
+        return (Finding("short read", message, index.frames),)
     if header.frames and promised > 0:
         message = f"the header says {header.frames} {unit}, {promised} of them are missing at the end; {there}: {tail}"
         return (Finding("short read", message, index.frames),)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain, dropwhile, islice
 
 import av
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from ingest.sources.video_damage import damage_check
 from ingest.sources.video_file import Movie, explain, packets
 from ingest.sources.video_index import NO_TIME, MovieIndex
 from ingest.sources.video_place import ByCount, ByTime, Places
 
 __all__ = ["Decoder"]
+
+NOWHERE = -1
+DAMAGED = "its parts do not fit together, or not their checksums"
 
 
 class Decoder:
@@ -35,6 +40,8 @@ class Decoder:
         The frame that comes next without seeking.
     trouble : str or None
         What FFmpeg last said of a packet that it could not decode.
+    strayed : bool
+        Whether seeking led elsewhere, so that the file was read from its beginning.
 
     Raises
     ------
@@ -46,9 +53,11 @@ class Decoder:
         self.path = path
         self.position = 0
         self.trouble: str | None = None
+        self.strayed = False
         self._index = index
         self._strict = strict
         self._movie = Movie(path, strict=strict)
+        self._is_damaged = damage_check(self._movie.stream.codec_context) if strict else None
         self._begin(packets(self._movie), 0, 0)
 
     def _begin(self, source: Iterator[Packet[VideoStream]], packet: int, frame: int) -> None:
@@ -105,6 +114,9 @@ class Decoder:
         """Decode one keyframe alone, by its packet number; None: it cannot be."""
         self._go_to(packet, self._index.frames + 1)  # a place from which `frames` never just goes on
         for found in self._packets or ():
+            if self._is_damaged is not None and self._is_damaged(bytes(found)):
+                self.trouble = DAMAGED
+                return None
             try:
                 frames = [*found.decode(), *self._movie.stream.decode(None)]
             except av.FFmpegError as error:
@@ -140,9 +152,24 @@ class Decoder:
         return True
 
     def _decode(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
-        number = self._next_packet
-        self._next_packet += 1
+        index = self._index
+        number = index.place_of(packet, self._next_packet)
+        if number is None:
+            return []
+        if index.listed:
+            if number < self._next_packet:
+                return []
+            for missing in range(self._next_packet, number):
+                self.trouble = f"byte {index.position[missing]} holds no packet, though the file's index lists one"
+                self._places.fail(missing)
+            if index.by_stamps:
+                packet.pts = int(index.pts[number])
+        self._next_packet = number + 1
         self._places.feed(packet, number)
+        if self._is_damaged is not None and self._is_damaged(bytes(packet)):
+            self.trouble = DAMAGED
+            self._places.fail(number)
+            return []
         try:
             return packet.decode()
         except (av.FFmpegError, MemoryError) as error:
@@ -162,14 +189,21 @@ class Decoder:
 
     def _go_to(self, packet: int, frame: int) -> None:
         """Begin anew so that a packet is the next to be decoded, which is a keyframe or the first."""
-        source = self._sought(packet) if self._index.by_stamps else None
+        may_seek = self._index.by_stamps and self._index.seeks and packet > 0
+        source = self._sought(packet) if may_seek else None
         if source is None:
+            self.strayed |= may_seek
             self._movie.close()
             self._movie = Movie(self.path, strict=self._strict)
-            source = packets(self._movie)
-            for _ in range(packet):
-                next(source, None)
+            source = self._after(packet)
         self._begin(source, packet, frame)
+
+    def _after(self, packet: int) -> Iterator[Packet[VideoStream]]:
+        """Pass over all packets before one, in a movie that was just opened."""
+        source = packets(self._movie)
+        if not self._index.listed:
+            return islice(source, packet, None)
+        return dropwhile(lambda found: (self._index.place_of(found, -1) or 0) < packet, source)
 
     def _sought(self, packet: int) -> Iterator[Packet[VideoStream]] | None:
         """Seek to a packet; None if that does not lead there.
@@ -185,14 +219,9 @@ class Decoder:
                 continue
             source = packets(self._movie)
             for found in source:
-                number = self._index.number_of(found.pts)
-                if number == packet:
-                    return _with_first(found, source)
-                if number is None or number > packet:
+                number = self._index.place_of(found, NOWHERE)
+                if number == packet and self._index.is_at(found, packet):
+                    return chain((found,), source)
+                if number is not None and (number >= packet or number == NOWHERE):
                     break
         return None
-
-
-def _with_first(first: Packet[VideoStream], rest: Iterator[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
-    yield first
-    yield from rest

@@ -29,6 +29,7 @@ __all__ = [
     "check_readable",
     "container_name",
     "explain",
+    "may_be_coded",
     "packets",
     "read_errors",
     "shows_a_frame",
@@ -230,7 +231,12 @@ def shows_a_frame(packet: Packet[VideoStream], codec: str, macroblocks: int) -> 
         return False
     if codec == "vp8":
         return bool(memoryview(packet)[0] & VP8_SHOW_FRAME)
-    return codec != "mpeg4" or (packet.size - 5) * 8 >= macroblocks
+    return may_be_coded(codec, packet.size, macroblocks)
+
+
+def may_be_coded(codec: str, size: int, macroblocks: int) -> bool:
+    """Whether a packet of a size can be more than a frame that says "as before"; see `shows_a_frame`."""
+    return codec != "mpeg4" or (size - 5) * 8 >= macroblocks
 
 
 @contextmanager

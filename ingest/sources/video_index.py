@@ -9,11 +9,14 @@ from functools import cached_property
 
 import numpy as np
 import xxhash
+from av.packet import Packet
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from ingest.sources.hdf5_times import Stamps
 from ingest.sources.start import NS
-from ingest.sources.video_file import Movie, packets, shows_a_frame
+from ingest.sources.video_avi import ListedPackets, first_break, listed_packets, match_packets
+from ingest.sources.video_file import Movie, may_be_coded, packets, shows_a_frame
 
 __all__ = ["NO_TIME", "MovieIndex", "read_index"]
 
@@ -21,39 +24,53 @@ NO_TIME = -(2**63)
 # Containers whose packets carry their own time of presentation. AVI and ASF have the order of decoding only, from which
 # FFmpeg makes times that fall where frames are decoded in another order than they are shown (FORMATS.md 3).
 TIMED = frozenset({"mov", "matroska", "mpegts", "mpeg", "flv", "nut", "ogg", "ivf"})
+# Containers that FFmpeg seeks by looking for a time near it: it may begin within a frame.
+SEEKS_NEAR = frozenset({"mpeg", "mpegts", "mpegvideo", "m4v", "h261", "h263", "h264", "hevc"})
 
 
 @dataclass(frozen=True)
 class MovieIndex:
     """The packets of a movie. Frames are numbered as they are shown, packets as they are decoded.
 
-    Holds 70 bytes per packet.
+    Holds 80 bytes per packet.
 
     Attributes
     ----------
     time_base : Fraction
         Of `pts` and `dts`, in s.
-    pts, dts, position : ndarray of int64, (packet,)
-        Times of presentation and of decoding, `NO_TIME` where there is none; byte in the file, or -1.
-    key, shown : ndarray of bool, (packet,)
-        Whether decoding can begin there; whether it is a frame of the movie.
+    pts, dts, position, size : ndarray of int64, (packet,)
+        Times of presentation and of decoding, `NO_TIME` where there is none; byte in the file, or -1; bytes.
+    key, shown, present : ndarray of bool, (packet,)
+        Whether decoding can begin there; whether it is a frame of the movie; whether it can be read where the file's
+        own index lists it.
     by_stamps : bool
         Whether `pts` tell the frames apart, so that they are found by them; else they are counted as they come.
     packets_read : int
         All that are in the file, also one that is cut short.
     cut_short : bool
         Whether the last one is, so that it was left out.
+    listed : bool
+        Whether the file's own index lists all these packets, so that one is known by its byte.
+    broken_at : int or None
+        The byte after which packets may be missing in the middle, where no index tells which.
+    seeks : bool
+        Whether decoding may begin elsewhere than at the beginning.
     """
 
     time_base: Fraction
     pts: NDArray[np.int64]
     dts: NDArray[np.int64]
     position: NDArray[np.int64]
+    size: NDArray[np.int64]
     key: NDArray[np.bool_]
     shown: NDArray[np.bool_]
+    present: NDArray[np.bool_]
     by_stamps: bool
     packets_read: int
     cut_short: bool
+    listed: bool = False
+    broken_at: int | None = None
+    seeks: bool = True
 
     @cached_property
     def frames(self) -> int:
@@ -103,7 +120,7 @@ class MovieIndex:
     @cached_property
     def all_keys(self) -> bool:
         """Whether each frame stands alone, in the order in which it is shown."""
-        return bool(self.key.all()) and bool((np.diff(self.packet_of_frame) > 0).all())
+        return bool((self.key | ~self.present).all()) and bool((np.diff(self.packet_of_frame) > 0).all())
 
     @cached_property
     def is_even(self) -> bool:
@@ -138,8 +155,27 @@ class MovieIndex:
         at = int(np.searchsorted(times, NO_TIME if pts is None else pts))
         return int(order[at]) if at < len(times) and int(times[at]) == pts else None
 
+    def place_of(self, packet: Packet[VideoStream], expected: int) -> int | None:
+        """Return the number of a packet that was read, of which `expected` would be the next; None: it is none."""
+        if not self.listed:
+            number = self.number_of(packet.pts) if self.by_stamps else None
+            return expected if number is None else number
+        at = int(self.position.searchsorted(-1 if packet.pos is None else packet.pos))
+        there = at < len(self.position) and bool(self.present[at])
+        return at if there and (self.position[at], self.size[at]) == (packet.pos, packet.size) else None
+
+    def is_at(self, packet: Packet[VideoStream], number: int) -> bool:
+        """Whether a packet that was read is where the one with this number is in the file."""
+        return int(self.position[number]) in (-1, packet.pos)
+
+    def missing_frames(self) -> list[int]:
+        """Return the frames whose packets cannot be read where the file's index lists them."""
+        return np.flatnonzero(~self.present[self.packet_of_frame]).tolist()
+
     def key_before(self, frame: int) -> tuple[int, int]:
         """Return where to begin for a frame: a packet number, and the first frame that is right from there on."""
+        if not self.seeks:
+            return (0, 0)
         keys, frames = self.cuts
         at = int(np.searchsorted(frames, frame, side="right")) - 1
         return (0, 0) if at < 0 else (int(keys[at]), int(frames[at]))
@@ -158,11 +194,15 @@ class MovieIndex:
         key[:1] = True
         return replace(self, key=key)
 
+    def from_start(self) -> MovieIndex:
+        """Return the index of a movie in which seeking leads elsewhere; keyframes still end damage."""
+        return replace(self, seeks=False)
+
     @cached_property
     def digest(self) -> str:
         """Return what tells whether a file still has the packets that it had: 16 hex digits."""
         found = xxhash.xxh3_64()
-        for column in (self.pts, self.dts, self.position, self.key, self.shown):
+        for column in (self.pts, self.dts, self.position, self.size, self.key, self.shown, self.present):
             found.update(np.ascontiguousarray(column).tobytes())
         return str(found.hexdigest())
 
@@ -175,34 +215,74 @@ def read_index(movie: Movie) -> MovieIndex:
     SourceReadError
         The operating system could not read.
     """
+    listed = listed_packets(movie)
     context = movie.stream.codec_context
     codec = context.name
     macroblocks = (context.width // 16) * (context.height // 16)
-    columns = array("q")  # five numbers a packet, in 40 bytes
+    columns = array("q")  # six numbers a packet, in 48 bytes
     cut_short = False
     for packet in packets(movie):
         pts, dts, position = packet.pts, packet.dts, packet.pos
         columns.append(NO_TIME if pts is None else pts)
         columns.append(NO_TIME if dts is None else dts)
         columns.append(-1 if position is None else position)
+        columns.append(packet.size)
         columns.append(packet.is_keyframe)
         columns.append(shows_a_frame(packet, codec, macroblocks))
         cut_short = packet.is_corrupt
-    table = np.frombuffer(columns, np.int64).reshape(-1, 5)
+    table = np.frombuffer(columns, np.int64).reshape(-1, 6)
     read = len(table)
     table = table[: read - cut_short]
     times = table[:, 0].copy()
-    shown = table[:, 4].astype(bool)
-    return MovieIndex(
+    shown = table[:, 5].astype(bool)
+    index = MovieIndex(
         time_base=movie.stream.time_base or Fraction(1, 1000),
         pts=times,
         dts=table[:, 1].copy(),
         position=table[:, 2].copy(),
-        key=table[:, 3].astype(bool),
+        size=table[:, 3].copy(),
+        key=table[:, 4].astype(bool),
         shown=shown,
+        present=np.ones(len(table), bool),
         by_stamps=_tell_frames_apart(movie, times[shown]),
         packets_read=read,
         cut_short=cut_short,
+        seeks=not SEEKS_NEAR & set(movie.container.format.name.split(",")),
+    )
+    return _compared(movie, index, listed) if movie.container.format.name == "avi" else index
+
+
+def _compared(movie: Movie, index: MovieIndex, listed: ListedPackets | None) -> MovieIndex:
+    """Compare what came out of an AVI with its own index: what is missing gets its place, or is known to have none.
+
+    FFmpeg goes on after damage where it finds something like a packet, and numbers it as if none were missing.
+    """
+    numbers = None if listed is None else match_packets(listed, index.position, index.size)
+    if listed is None or numbers is None:
+        broken_at = first_break(movie, index.position, index.size)
+        return replace(index, broken_at=broken_at, seeks=broken_at is None)
+    if len(numbers) == len(listed.position) and (numbers == np.arange(len(numbers))).all():
+        return replace(index, listed=True)
+    context = movie.stream.codec_context
+    macroblocks = (context.width // 16) * (context.height // 16)
+    there = np.flatnonzero(numbers >= 0)
+    shown = np.array([may_be_coded(context.name, int(size), macroblocks) for size in listed.size], bool)
+    shown[numbers[there]] = index.shown[there]
+    present = np.zeros(len(shown), bool)
+    present[numbers[there]] = True
+    return replace(
+        index,
+        pts=listed.tick,
+        dts=listed.tick,
+        position=listed.position,
+        size=listed.size,
+        key=listed.key & present,
+        shown=shown,
+        present=present,
+        # Which of the packets are shown in another order than they are stored, only those that are there would tell.
+        by_stamps=not context.has_b_frames and bool((np.diff(index.pts[index.shown]) > 0).all()),
+        packets_read=len(shown),
+        listed=True,
     )
 
 

@@ -19,6 +19,8 @@ __all__ = ["ColourRange", "Rotation", "colour_findings", "field_findings", "rang
 INTER_CODED = (2, 3)  # AV_PICTURE_TYPE_P and B: built on other frames
 MPEG_RANGE = 1  # AVCOL_RANGE_MPEG
 SAMPLED_PIXELS = 60_000
+# Luma outside of the limited range: 3.6 % in a movie of full range, up to 0.04 % in ones whose coding overshoots.
+FULL_RANGE_SHARE = 0.005
 # Distance from grey in the chroma plane, of 180 at most: what lossy coding leaves of a grey picture is under 4.
 TINTED, COLOURED = 8, 16
 TINTED_SHARE = 0.01
@@ -64,8 +66,8 @@ def range_of_luma(frames: Sequence[VideoFrame], plan: PixelPlan, *, expand: bool
     Returns
     -------
     ColourRange
-        As flagged; where nothing is flagged (or "limited" by default), by what occurs: any luma below 16 or above 235
-        means full range, which players would clip (FORMATS.md 3).
+        As flagged; where nothing is flagged (or "limited" by default), by what occurs: 0.5 % of luma below 16 or above
+        235 mean full range, which players would clip (FORMATS.md 3); less is what coding leaves beside bright spots.
     """
     first = frames[0]
     flag = FULL_RANGE if first.format.name.startswith("yuvj") else int(first.color_range)
@@ -74,10 +76,13 @@ def range_of_luma(frames: Sequence[VideoFrame], plan: PixelPlan, *, expand: bool
     if flag == FULL_RANGE:
         return _full("flagged as full range (0 to 255)", expand=expand)
     outside = _share_outside(frames)
-    if flag != MPEG_RANGE and outside:
+    if flag != MPEG_RANGE and outside >= FULL_RANGE_SHARE:
         seen = f"not flagged, but {outside:.2%} of luma in {len(frames)} sampled frames is below 16 or above 235"
         return _full(f"{seen}: full range (0 to 255)", expand=expand)
-    said = "flagged as limited range" if flag == MPEG_RANGE else "not flagged; no sampled luma is outside of it"
+    if flag == MPEG_RANGE:
+        said = "flagged as limited range"
+    else:
+        said = f"not flagged; {f'only {outside:.2%}' if outside else 'no'} sampled luma is outside of it"
     if plan.channel is not None:
         expand, done = False, "conversion to RGB brings it to 0 to 255"
     else:

@@ -16,7 +16,7 @@ from ingest.sources.video_index import MovieIndex
 from ingest.sources.video_pixels import GreyMaker
 from ingest.sources.video_stock import KnownMovie, known_movie, lend_decoder
 
-__all__ = ["VideoSource", "open_source"]
+__all__ = ["VideoSource", "number_ranges", "open_source"]
 
 BLOCK_BYTES = 2**20  # more than a packet
 
@@ -51,7 +51,7 @@ class VideoSource(FramesReader):
 
     Notes
     -----
-    Reading also holds the frames of a decoder (up to 17 of H.264), and 70 bytes per packet of the movie for its index.
+    Reading also holds the frames of a decoder (up to 17 of H.264), and 80 bytes per packet of the movie for its index.
     """
 
     def __init__(self, spec: SourceSpec) -> None:
@@ -60,6 +60,7 @@ class VideoSource(FramesReader):
         self._path = spec.paths[0]
         self._cut = "uncut" not in said
         self._strict = "lenient" not in said
+        self._seek = "from_start" not in said
         self._digest = str(said["index"])
         self._colour = str(said["colour"]) if "colour" in said else None
         self._pix_fmt = str(said["pix_fmt"])
@@ -69,7 +70,7 @@ class VideoSource(FramesReader):
         self._turns = int(said.get("quarter_turns", 0))
 
     def _read(self, start: int, stop: int, memory: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-        movie = known_movie(self._path, cut=self._cut, strict=self._strict)
+        movie = known_movie(self._path, cut=self._cut, strict=self._strict, seek=self._seek)
         self._check_unchanged(movie.index)
         height, width = self._size[::-1] if self._turns % 2 else self._size
         out = result_array((stop - start, height, width), memory)
@@ -119,7 +120,7 @@ class VideoSource(FramesReader):
     def _lost(self, lost: Sequence[int], why: str | None) -> FrameDataError:
         said = f" ({why})" if why else ""
         return FrameDataError(
-            f"{self._path}: frames {_ranges(lost)} of {self.frames} cannot be decoded{said}",
+            f"{self._path}: frames {number_ranges(lost)} of {self.frames} cannot be decoded{said}",
             hint="copy the file again from where it was recorded; up to the next keyframe, frames build on others",
         )
 
@@ -132,7 +133,7 @@ class VideoSource(FramesReader):
         check_readable(self._path, first, last + BLOCK_BYTES)
 
 
-def _ranges(numbers: Sequence[int]) -> str:
+def number_ranges(numbers: Sequence[int]) -> str:
     """Write ``1, 4 to 9`` for rising numbers."""
     parts: list[list[int]] = []
     for number in numbers:

@@ -19,8 +19,8 @@ __all__ = ["KnownMovie", "known_movie", "lend_decoder", "release_movies"]
 MAX_IDLE_DECODERS = 4
 MAX_KNOWN_MOVIES = 8
 
-Key = tuple[str, int, int, int, int, bool, bool]
-"""Path, device, inode, size in bytes, mtime in ns; whether the movie may be cut, and is decoded strictly."""
+Key = tuple[str, int, int, int, int, bool, bool, bool]
+"""Path, device, inode, size in bytes, mtime in ns; whether it may be cut, is decoded strictly, and may be sought in."""
 
 
 @dataclass
@@ -71,7 +71,7 @@ def _leave_inherited() -> None:
 os.register_at_fork(after_in_child=_leave_inherited)
 
 
-def known_movie(path: str, *, cut: bool, strict: bool) -> KnownMovie:
+def known_movie(path: str, *, cut: bool, strict: bool, seek: bool) -> KnownMovie:
     """Return what is known of a movie; its packets are gone through at the first time, and when the file is another.
 
     Parameters
@@ -82,6 +82,8 @@ def known_movie(path: str, *, cut: bool, strict: bool) -> KnownMovie:
         Whether decoding may begin at its keyframes.
     strict : bool
         As in `Movie`.
+    seek : bool
+        Whether seeking led to its keyframes when it was inspected.
 
     Raises
     ------
@@ -89,12 +91,13 @@ def known_movie(path: str, *, cut: bool, strict: bool) -> KnownMovie:
         As `Movie` and `read_index`.
     """
     stock = _stock
-    key = (path, *version_of(path), cut, strict)
+    key = (path, *version_of(path), cut, strict, seek)
     with stock.indexing:  # so that threads that begin together do not all do it
         found = stock.movies.get(key)
         if found is None:
             with Movie(path) as movie, read_errors(path):
                 index = read_index(movie)
+            index = index if seek else index.from_start()
             found = KnownMovie(key, index if cut else index.uncut())
             with stock.lock:
                 stock.movies[key] = found

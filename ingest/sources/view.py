@@ -88,7 +88,7 @@ def viewed_info(info: SourceInfo, window: FrameWindow) -> SourceInfo:
         frame_numbers=numbers,
         block_frames=max(1, info.block_frames // window.every),
         bytes_in=view.frames * height_px * width_px * (info.bytes_in // (info.frames * info.height_px * info.width_px)),
-        findings=(*_findings_in(info.findings, first, stop, window.every), _said(info, view)),
+        findings=(*_findings_in(info.findings, first, stop, window.every), *_said(info, view)),
     )
 
 
@@ -157,18 +157,18 @@ def _findings_in(findings: tuple[Finding, ...], first: int, stop: int, every: in
     )
 
 
-def _said(info: SourceInfo, view: FrameView) -> Finding:
+def _said(info: SourceInfo, view: FrameView) -> tuple[Finding, ...]:
     parts = []
     if (view.first, view.frames) != (0, info.frames):
         last = view.first + (view.frames - 1) * view.every
-        step = f", every {view.every}. one" if view.every > 1 else ""
+        step = f", one of {view.every}" if view.every > 1 else ""
         parts.append(f"frames {view.first} to {last} of {info.frames}{step}")
     if view.roi is not None:
         left, top, width, height = view.roi
         parts.append(f"the region {left},{top} of {width} x {height} px")
     if view.orientation != "none":
         parts.append(f"turned: {view.orientation}")
-    return Finding("view", f"as asked, only a part is taken: {'; '.join(parts) or 'all of it'}")
+    return (Finding("view", f"as asked: {'; '.join(parts)}"),) if parts else ()
 
 
 class ViewedSource:

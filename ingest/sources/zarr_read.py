@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import threading
@@ -14,6 +15,7 @@ from zarr.core.buffer import default_buffer_prototype
 from ingest.errors import FrameDataError, SourceChangedError
 from ingest.sources.base import SourceSpec
 from ingest.sources.memory import result_array
+from ingest.sources.plain_file import is_overfull
 from ingest.sources.reader import FramesReader
 from ingest.sources.zarr_files import explain, open_array
 from ingest.sources.zarr_layout import ArrayFact, list_arrays
@@ -75,13 +77,20 @@ class FrameArray:
         Raises
         ------
         FrameDataError
-            One is empty, which zarr may read as black frames; or missing, so that its frames were lost.
+            One is empty, which zarr may read as black frames; or missing, so that its frames were lost; or far larger
+            than its frames.
         SourceChangedError
             One is missing that was there when the run was inspected.
         """
         for row in self.grid.rows(start, stop):
             for number in self._numbers(row):
                 size_bytes = self._size(number)
+                if size_bytes and is_overfull(size_bytes, self._file_bytes):
+                    first, end = max(start, row * self.grid.outer[0]), min(stop, (row + 1) * self.grid.outer[0])
+                    raise FrameDataError(
+                        f"{self.path}: frames {first} to {end - 1} of the run: damaged: {self.grid.key(number)} has "
+                        f"{size_bytes} bytes for {self._file_bytes} of pixels"
+                    )
                 if size_bytes or (size_bytes is None and self._unwritten == "fill"):
                     continue
                 first, end = max(start, row * self.grid.outer[0]), min(stop, (row + 1) * self.grid.outer[0])
@@ -90,6 +99,12 @@ class FrameArray:
                 if size_bytes is None and self._unwritten is None:
                     raise SourceChangedError(f"{message} any more")
                 raise FrameDataError(message)
+
+    @property
+    def _file_bytes(self) -> int:
+        """Size of the pixels of a file, and of a shard's index."""
+        together = math.prod(self.grid.outer) // math.prod(self.grid.inner)
+        return math.prod(self.grid.outer) * self.dtype.itemsize + (32 * together if together > 1 else 0)
 
     def _size(self, number: int) -> int | None:
         """Return the size of a file; None: there is none."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.errors import IngestError, SourceFormatError, SourceTimeError
-from ingest.sources.fill_stamps import fill_stamps
+from ingest.sources.fill_stamps import fill_stamps, how_filled
 from ingest.sources.hdf5_times import Stamps, decode_plain, per_second_of
 from ingest.sources.zarr_files import Grid, explain, open_array
 from ingest.sources.zarr_layout import ArrayFact, Store
@@ -204,7 +204,7 @@ def _stamps(
         findings.append(Finding("stamps", f"{fact.path} is all {'zero' if len(known) else 'empty'}: ignored"))
         return None
     if (empty & ~lost).any():
-        message = f"{int((empty & ~lost).sum())} frames have no time in {fact.path}: put between their neighbours"
+        message = f"{int((empty & ~lost).sum())} frames have no time in {fact.path}: {how_filled(~empty | lost)}"
         findings.append(Finding("stamps", message, int(np.argmax(empty & ~lost))))
     if values.dtype.kind == "M":
         ns = known.astype("M8[ns]").astype(np.int64)

@@ -69,7 +69,7 @@ def test_inspect_shows_channels_and_overlap(run, growth) -> None:
     text = run("inspect", folder).out
     assert "channel  temperature in C: 15 points over 7.0 s" in text
     assert f"growth run {folder}: 2 runs on one time line" in text
-    assert "temperature covers 50 % of the time of rheed.h5" in text
+    assert "temperature (furnace.csv): covers 50 % of rheed.h5" in text
     document = json.loads(run("inspect", folder, "--json").out)
     [found] = document["growths"]
     assert {one["channel"]: round(one["covered"], 1) for one in found["overlap"]} == {
@@ -234,3 +234,48 @@ class TestFollow:
         ran = run("backfill", tmp_path / "a.h5", "--to", "http://127.0.0.1:9", "--follow=60s")
         assert time.monotonic() - began < 30
         assert "nothing says whether the sample rotated" in ran.out
+
+
+def test_what_is_of_no_run_or_of_too_many_is_said(run, growth, tmp_path: Path) -> None:
+    folder, _ = growth
+    make_run(folder / "second.h5", frames=60)
+    job = tmp_path / "job.yaml"
+    job.write_text(f"sources: [{folder}]\nrules:\n  - {{match: '*.mvk', set: {{fps: 9}}}}\n")
+    ran = run("inspect", job, "--start", START)
+    assert "rule 1 of the job file" in ran.err
+    assert "matches none of 3 run(s)" in ran.err
+    assert "--start is given to each of 2 movies" in ran.err
+
+
+def test_a_store_of_many_growths_is_not_one(tmp_path: Path) -> None:
+    for i in range(65):
+        furnace(tmp_path / f"{i}.csv", 0.0, 1.0)
+    settings = BackfillSettings(log_start=START)
+    assert growths(find_candidates([str(tmp_path)], settings, planning=True)) == []
+
+
+def test_a_look_says_what_a_plan_still_needs(run, tmp_path: Path) -> None:
+    import h5py
+    import numpy as np
+
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["frames"] = np.zeros((50, 8, 8), np.uint8)
+    ran = run("inspect", tmp_path / "a.h5")
+    assert ran.code == 0
+    assert "needs    a: no per-frame stamps and no frame rate in the file: pass --fps" in ran.out
+    [found] = json.loads(run("inspect", tmp_path / "a.h5", "--fps", "10", "--json").out)["runs"]
+    assert (found["rotations_per_min"], found["fps"]) == (None, 10.0), "and makes none up"
+
+
+def test_status_names_lost_frames_by_their_numbers_in_the_run(run, tmp_path: Path) -> None:
+    from tests.actors.test_system import damaged_run
+
+    damaged_run(tmp_path / "a.h5", 50, 79)
+    with ThreadServer(tmp_path / "server") as server:
+        [row] = backfill_without_ray(server.url, tmp_path / "state", plan_of(tmp_path / "a.h5"))
+    text = run("status", row.data_id, "--state", tmp_path / "state").out
+    assert "frames of the run that the source could not give: 50, 79" in text
+    assert "120 frames (2 not readable)" in text
+    [found] = json.loads(run("status", row.data_id, "--state", tmp_path / "state", "--json").out)["streams"]
+    assert found["lost_frames"] == {"1": [50, 79]}
+    assert found["manifest"]["counts"]["frames_lost"] == 2

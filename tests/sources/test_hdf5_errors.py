@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import zlib
 
 import h5py
 import numpy as np
@@ -21,6 +22,7 @@ from ingest.errors import (
     TruncatedSourceError,
     UnclosedSourceError,
 )
+from ingest.frames import to_uint8
 from ingest.sources import SourceOptions, discover, inspect, open_source
 from ingest.sources.hdf5_file import borrow, release_files
 from tests.sources.files import kinds, look, pixels, write
@@ -384,3 +386,45 @@ class TestHandles:
                     raw.write(b"\xff" * chunk.size)
                 os.utime(path, ns=(mtime, mtime))
             np.testing.assert_array_equal(source.read(10, 60), storage["data"][10:60])
+
+
+def test_frames_whose_last_axis_is_time(tmp_path):
+    frames = np.moveaxis(pixels(60, 48, 64), 0, 2)
+    path = write(tmp_path / "a.h5", {"frames": frames, "timestamps": np.arange(60.0)})
+    with pytest.raises(NoFramesError, match=r"axis 2, not its first") as caught:
+        look(path)
+    assert "moveaxis(frames, 2, 0)" in caught.value.hint
+    # Nothing is said where the first axis fits, or the length is that of no axis.
+    for length in (48, 47):
+        assert (
+            look(write(tmp_path / "b.h5", {"frames": frames, "timestamps": np.arange(length) + 1.0})).frames == length
+        )
+
+
+def test_a_second_stack_is_named(tmp_path):
+    path = write(tmp_path / "a.h5", {"frames": pixels(20), "roi/frames": pixels(20, 6, 8)})
+    info = look(path)
+    (found,) = info.findings
+    assert (info.frames, info.height_px) == (20, 12)
+    assert found.kind == "other frames"
+    assert "/roi/frames (20, 6, 8) uint8" in found.message
+    assert "--dataset /roi/frames" in found.message
+    other = look(path, dataset="/roi/frames")
+    assert (other.height_px, other.findings) == (6, ())
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_an_hdf5_chunk_that_would_fill_memory(tmp_path, dtype):
+    frames = pixels(20, dtype=dtype, top=200)
+    frames[0, 0, 0] = 255
+    path = write(tmp_path / "a.h5", {"frames": {"data": frames, "chunks": (2, 12, 16), "compression": "gzip"}})
+    bomb = zlib.compress(bytes(2 * 10**8), 9)  # 200 kB
+    with h5py.File(path, "r+") as file:
+        file["frames"].id.write_direct_chunk((4, 0, 0), bomb)
+    info = look(path)
+    with open_source(info.spec) as source:
+        with pytest.raises(FrameDataError, match=r"frames 4 to 5 .* of pixels"):
+            source.read(2, 20)
+        with pytest.raises(FrameDataError, match=r"frames 5 to 5 "):
+            source.read(5, 6)
+        np.testing.assert_array_equal(source.read(6, 20), to_uint8(frames[6:], info.scale))

@@ -193,9 +193,10 @@ class TestTimes:
         info = look_at_log(tmp_path / "a.h5", start_ns=5)  # the movie's
         assert (info.start_from, info.start_ns) == ("file attributes", (START_S - 7) * NS)
         assert [c.first_ns // NS - START_S for c in info.channels] == [10, 0, -7]
-        moved = look_at_log(tmp_path / "a.h5", series_start_ns=100 * NS)
-        assert [c.first_ns // NS for c in moved.channels] == [110, 100, START_S - 7]
-        assert [read_all(moved, i)[0][0] // NS for i in range(3)] == [110, 100, START_S - 7]
+        said = look_at_log(tmp_path / "a.h5", series_start_ns=100 * NS)
+        assert [c.first_ns // NS - START_S for c in said.channels] == [10, 0, -7]
+        assert [read_all(said, i)[0][0] // NS - START_S for i in range(3)] == [10, 0, -7]
+        assert "not used" in messages(said, "start time")
 
     def test_a_start_without_a_zone(self, tmp_path):
         with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -342,6 +343,22 @@ class TestWhatIsALog:
 
 
 class TestDamage:
+    @pytest.mark.parametrize("written", [0, 70])
+    def test_rows_that_were_never_written(self, tmp_path, written):
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            for where, rows in (("log", 10), ("bomb", 10**12)):
+                columns = [file.create_dataset(f"{where}/{name}", (rows,), "f8", chunks=(5,)) for name in ("time", "T")]
+                for column in columns:
+                    column[: written if rows > 10 else 10] = np.arange(written if rows > 10 else 10)
+        info = look_at_log(tmp_path / "a.h5", start_ns=0)
+        rows = {table.where: table.rows for table in info.spec.tables}
+        if written:
+            assert rows == {"/log": 10, "/bomb": 70}
+            assert "70 stored" in messages(info, "unwritten rows")
+        else:
+            assert rows == {"/log": 10}
+            assert "none are stored" in messages(info, "channel left out")
+
     def damaged(self, tmp_path, name="value"):
         rng = np.random.default_rng(0)
         with h5py.File(tmp_path / "a.h5", "w") as file:

@@ -256,6 +256,24 @@ class TestTimesBeside:
         assert [(finding.kind, finding.frame) for finding in info.findings] == [("stamps", 3)]
         assert np.diff(info.timestamps_ns).tolist() == [NS // 10] * 5
 
+    def test_the_last_row_that_was_not_written(self, tmp_path):
+        info = look(self.recorded(tmp_path, skip=(5,)))
+        assert [(finding.kind, finding.frame) for finding in info.findings] == [("stamps", 5)]
+        assert info.findings[0].message.endswith("put after the last known time at the usual distance")
+        assert np.diff(info.timestamps_ns).tolist() == [NS // 10] * 5
+
+    def test_times_in_the_wrong_order(self, tmp_path):
+        folder = self.recorded(tmp_path)
+        table = (folder / "frames.csv").read_text()
+        swapped = table.replace(":37.300", ":37.x").replace(":37.400", ":37.300").replace(":37.x", ":37.400")
+        (folder / "frames.csv").write_text(swapped)
+        info = look(folder)
+        assert [(finding.kind, finding.frame) for finding in info.findings] == [("frames.csv", 4)]
+        assert "before the one before it" in info.findings[0].message
+        assert np.diff(info.timestamps_ns).tolist() == [101_000_000, 99_000_000] * 2 + [101_000_000]  # elapsed ones
+        (folder / "frames.csv").write_text(swapped.replace("400,400.5", "400,200.5"))
+        assert [finding.frame for finding in look(folder).findings] == [4, 4]
+
     def test_too_few_rows_are_not_used(self, tmp_path):
         info = look(self.recorded(tmp_path, skip=(1, 2, 3, 4)))
         assert (info.timestamps_ns, kinds(info)) == (None, ["frames.csv"])
@@ -302,6 +320,18 @@ class TestTimesBeside:
         info = look(tmp_path)
         assert (info.start_ns, info.start_from) == (1_766_385_577_250_000_000, "frame stamps")
         assert np.diff(info.timestamps_ns).tolist() == [NS] * 4
+
+    @pytest.mark.parametrize("name", ["S_20251222_rec-1_{:05d}.tiff", "S_2025-12-22___10-00-{:02d}.250.tiff"])
+    def test_times_in_each_tiff_go_before_names_and_recording_json(self, tmp_path, name):
+        for i, frame in enumerate(pixels(5)):
+            said = {"timestamp": f"2025-12-22T15:39:{37 + 2 * i}.25+09:00", "exposure_ms": 10, "frame_index": i}
+            # tifffile adds a description of its own.
+            tifffile.imwrite(tmp_path / name.format(i), frame, photometric="minisblack", description=json.dumps(said))
+        said = {"status": "completed", "created_at": "2025-12-22T15:35:00+09:00", "target_interval_ms": 100}
+        (tmp_path / "recording.json").write_text(json.dumps(said))
+        info = look(tmp_path)
+        assert (info.start_ns, info.start_from) == (1_766_385_577_250_000_000, "frame stamps")
+        assert np.diff(info.timestamps_ns).tolist() == [2 * NS] * 4
 
     def test_times_in_names(self, tmp_path):
         for i, frame in enumerate(pixels(5)):
@@ -359,6 +389,27 @@ class TestDamage:
             with pytest.raises(FrameDataError, match="img_8"):
                 source.read(5, 10)
             np.testing.assert_array_equal(source.read(8, 30), frames[8:])
+
+    @pytest.mark.parametrize(("few", "many"), [("u2", "u1"), ("u1", "u2")])
+    def test_a_picture_of_another_type_is_a_lost_frame(self, tmp_path, few, many):
+        frames = pixels(20, dtype=many, top=200)
+        folder = save(tmp_path / "run", frames)
+        odd = Image.fromarray(pixels(1, dtype=few, top=200)[0] * 300 if few == "u2" else pixels(1)[0])
+        odd.save(folder / "img_1.png")
+        info = look(folder)  # the first picture is always looked at
+        assert info.scale.dtype == np.dtype(many).name
+        (lost,) = (finding for finding in info.findings if finding.kind == "lost frames")
+        assert (lost.frame, "uint16" in lost.message, "uint8" in lost.message) == (0, True, True)
+        odd.save(folder / "img_8.png")  # one that was not
+        with open_source(info.spec) as source:
+            for number in (0, 7):
+                with pytest.raises(FrameDataError, match=f"img_{number + 1}.png"):
+                    source.read(number, number + 1)
+            np.testing.assert_array_equal(source.read(8, 20), to_uint8(frames[8:], info.scale))
+
+    def test_half_of_another_type_are_refused(self, tmp_path):
+        with pytest.raises(SourceFormatError, match="uint16"):
+            look(save(tmp_path / "run", [*pixels(8), *pixels(8, dtype="u2", top=4000)]))
 
     def test_two_sizes_are_two_runs(self, tmp_path):
         folder = save(tmp_path / "run", [*pixels(6, 8, 8), *pixels(6, 9, 8)])

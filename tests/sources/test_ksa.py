@@ -1,7 +1,10 @@
 """kSA 400 movies and images, whole and damaged."""
 
 import os
+import pickle
 import struct
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,8 +190,74 @@ class TestDamage:
         with open(movie, "r+b") as file:
             file.truncate(5 * self.STRIDE)
             file.truncate(20 * self.STRIDE)
-        with pytest.raises(TruncatedSourceError, match="first 5 of 20"):
-            look(movie)
+        info = look(movie)
+        assert (info.frames, kinds(info)) == (5, ["cut frame"])
+        assert "room for 15 more" in info.findings[0].message
+
+    # By how many bytes are missing: how many frames are left, and the first good one before and after the piece.
+    @pytest.mark.parametrize(
+        ("missing", "count", "lost", "then"), [(300, 20, 1, 9), (900, 20, 2, 10), (3000, 18, 2, 12)]
+    )
+    def test_frames_after_a_missing_piece_are_found_again(self, movie, frames, missing, count, lost, then):
+        data, at = Path(movie).read_bytes(), 8 * self.STRIDE + 700
+        Path(movie).write_bytes(data[:at] + data[at + missing :])
+        info = look(movie)
+        assert (info.frames, info.findings[0].kind) == (count, "cut frames")
+        assert [f.frame for f in info.findings if f.kind == "lost frames"] == list(range(8, 8 + lost))
+        stamps = 1_500_000_000 * NS + 50_000_000 * np.arange(20)
+        assert info.timestamps_ns[:9].tolist() == stamps[:9].tolist()
+        assert info.timestamps_ns[8 + lost :].tolist() == stamps[then:].tolist()
+        with open_source(pickle.loads(pickle.dumps(info.spec))) as source:
+            for i in range(8, 8 + lost):
+                with pytest.raises(FrameDataError, match=f"frame {i}: a piece"):
+                    source.read(i, i + 1)
+            np.testing.assert_array_equal(source.read(0, 8), to_uint8(frames[:8], info.scale))
+            np.testing.assert_array_equal(source.read(8 + lost, count), to_uint8(frames[then:], info.scale))
+
+    def test_frames_after_rubbish_are_found_again(self, movie, frames):
+        data = Path(movie).read_bytes()
+        at = 8 * self.STRIDE
+        Path(movie).write_bytes(data[:at] + b"x" * (self.STRIDE + 10) + data[at:])
+        info = look(movie)
+        assert (info.frames, info.findings[0].kind) == (22, "cut frames")
+        with open_source(info.spec) as source:
+            np.testing.assert_array_equal(source.read(0, 7), to_uint8(frames[:7], info.scale))
+            np.testing.assert_array_equal(source.read(10, 22), to_uint8(frames[8:], info.scale))
+            for lost in (7, 8, 9):
+                with pytest.raises(FrameDataError):
+                    source.read(lost, lost + 1)
+
+    @pytest.mark.parametrize("damage", [b"\xff" * 100, b"\0\0\0\x08"])
+    def test_the_first_header_damaged(self, movie, frames, damage):
+        with open(movie, "r+b") as file:
+            file.seek(0 if len(damage) > 4 else 47)  # all of it, or its width alone
+            file.write(damage)
+        info = look(movie)
+        assert (info.frames, info.width_px) == (20, 16)
+        assert [f.frame for f in info.findings if f.kind == "lost frames"] == [0]
+        assert info.start_ns == 1_500_000_000 * NS
+        with open_source(info.spec) as source:
+            with pytest.raises(FrameDataError, match="frame 0"):
+                source.read(0, 1)
+            np.testing.assert_array_equal(source.read(1, 20), to_uint8(frames[1:], info.scale))
+
+    def test_the_first_header_damaged_and_a_piece_missing(self, movie, frames):
+        data = Path(movie).read_bytes()
+        Path(movie).write_bytes(bytes(640) + data[700:])
+        info = look(movie)
+        assert (info.frames, info.start_ns) == (20, 1_500_000_000 * NS)
+        with open_source(info.spec) as source:
+            with pytest.raises(FrameDataError, match="frame 0"):
+                source.read(0, 1)
+            np.testing.assert_array_equal(source.read(1, 20), to_uint8(frames[1:], info.scale))
+
+    def test_a_terabyte_of_holes_is_one_frame(self, movie):
+        os.truncate(movie, self.STRIDE)
+        os.truncate(movie, 10**12)
+        began = time.perf_counter()
+        info = look(movie)
+        assert (info.frames, kinds(info)) == (1, ["cut frame"])
+        assert time.perf_counter() - began < 5
 
     def test_less_than_a_frame(self, movie):
         os.truncate(movie, 900)

@@ -180,8 +180,15 @@ class TestRealSafire(SeriesContract):
             with pytest.raises(SourceTimeError, match="no time zone") as caught:
                 look_at_log(path, **options)
             assert caught.value.hint
-        info = look_at_log(path, series_start_ns=5 * NS)
+        info = look_at_log(path, series_start_ns=5 * NS)  # it names no zone
         assert (info.start_ns, info.start_from) == (5 * NS, "user")
+
+    def test_its_own_time_stays_whatever_is_said_of_logs(self, made):
+        path = SAMPLES / "safire" / "export point scan.asc"
+        info = look_at_log(path, series_start_ns=5 * NS, timezone="Europe/Berlin")
+        assert info.start_from == "file attributes"
+        assert abs(info.start_ns - made.info.start_ns) < 13 * 3600 * NS
+        assert "is not used" in messages(info, "start time")
 
 
 class TestStart:

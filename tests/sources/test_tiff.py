@@ -205,6 +205,15 @@ class TestTimes:
         assert (info.start_ns, info.start_from) == (START_S * NS, "frame stamps")
         assert np.diff(info.timestamps_ns).tolist() == [NS // 4] * 4
 
+    def test_the_users_description_and_tifffiles_own(self, tmp_path):
+        said = json.dumps({"created_at": "2025-12-22T15:39:37.25+09:00", "target_interval_ms": 100})
+        path = write(tmp_path / "a.tif", pixels(20), description=said, truncate=True)
+        assert look(path).start_ns == 1_766_385_577_250_000_000
+        os.truncate(path, os.path.getsize(path) * 3 // 4)
+        info = look(path)
+        assert info.fps_claimed == 10
+        assert "of the 20 frames" in " ".join(finding.message for finding in info.findings)
+
     def test_rate_and_start_in_the_description(self, tmp_path):
         said = {"fps": 12.5, "start_time": "2023-10-03T16:17:13Z"}
         info = look(write(tmp_path / "a.tif", pixels(5), metadata=said))
@@ -306,6 +315,18 @@ class TestDamage:
         os.truncate(path, offset + 10)
         with pytest.raises(TruncatedSourceError, match="0 of 20"):
             look(path)
+
+    def test_cut_ome_stack(self, tmp_path):
+        frames = pixels(50, 40, 30, dtype="u2", top=4096)
+        said = {"axes": "TYX", "TimeIncrement": 0.1, "TimeIncrementUnit": "s"}
+        path = write(tmp_path / "a.ome.tif", frames, ome=True, metadata=said)
+        os.truncate(path, os.path.getsize(path) * 3 // 5)  # its OME-XML stands at the end
+        info = look(path)
+        there = (os.path.getsize(path) - info.spec.option("offset")) // (40 * 30 * 2)
+        assert (info.frames, kinds(info)[:3]) == (there, ["cut file", "cut frames", "cut file"])
+        assert 25 < there < 40
+        with open_source(info.spec) as source:
+            np.testing.assert_array_equal(source.read(0, there), to_uint8(frames[:there], info.scale))
 
     def test_cut_in_the_list_of_pages_only(self, tmp_path):
         frames = pixels(20)

@@ -39,6 +39,7 @@ class TestTimes:
     def test_a_stream_that_begins_late(self, tmp_path, file):
         info = look(write_movie(tmp_path / file, 10, start=150))
         assert (info.timestamps_ns[0], info.frames) == (0, 10)
+        assert "short read" not in kinds(info)
 
     def test_even_times_are_said_to_be_even(self, tmp_path):
         info = look(write_movie(tmp_path / "a.mkv", 10))
@@ -69,6 +70,11 @@ class TestTimes:
         assert (info.timestamps_ns // 1_000_000).tolist() == [*range(0, 320, 40)]
         assert info.fps_claimed == 25.0
         assert "short read" not in kinds(info)
+
+    @pytest.mark.parametrize("fps", [25, 34])
+    def test_the_rate_that_the_header_claims_is_said(self, tmp_path, fps):
+        info = look(write_movie(tmp_path / "a.avi", 10, "mpeg4", fps=fps))
+        assert f"the header claims {fps} fps" in message(info, "stamps")
 
     def test_h264_in_avi_has_none(self, tmp_path):
         info = look(write_movie(tmp_path / "a.avi", 20, b_frames=2))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ingest.frames import to_uint8
 from ingest.sources import open_source
 from ingest.sources.video_decode import Decoder
+from ingest.sources.video_index import MovieIndex
 from ingest.sources.video_stock import release_movies
 from tests.sources.contract import Made, SourceContract
 from tests.sources.video_files import look, pictures, plain_decode, write_movie
@@ -44,9 +45,9 @@ VARIANTS = [
     Variant("j.avi", "mjpeg", "random", {"pix_fmt": "yuvj420p"}),
     Variant("f.avi", "ffv1", "lanes", {"pix_fmt": "gray"}),
     Variant("f.mkv", "ffv1", "random", {"pix_fmt": "gray", "gop": 1}),
-    Variant("b.ts", "libx264", "lanes", {"b_frames": 2}),
+    Variant("b.ts", "libx264", "single", {"b_frames": 2}),
     Variant("w.wmv", "wmv2", "lanes", {}),
-    Variant("m.mpg", "mpeg2video", "lanes", {"b_frames": 2}),
+    Variant("m.mpg", "mpeg2video", "single", {"b_frames": 2}),
     Variant("open-hevc.mp4", "libx265", "lanes", {"x265-params": "open-gop=1:keyint=12:min-keyint=12:log-level=none"}),
     Variant("raw.h264", "libx264", "single", {"b_frames": 2}),
 ]
@@ -103,6 +104,61 @@ def test_any_cover_in_any_order_is_the_movie(movies, variant):
         np.testing.assert_array_equal(out, made.frames)
 
     check()
+
+
+MANY = 100
+HEALTHY = [
+    ("m.mpg", "mpeg2video", {"fps": 25, "gop": 30}),
+    ("b.mpg", "mpeg2video", {"fps": 25, "gop": 12, "b_frames": 2}),
+    ("one.mpg", "mpeg1video", {"fps": 25, "gop": 30}),
+    ("m.vob", "mpeg2video", {"fps": 25, "gop": 12}),
+    ("b.ts", "mpeg2video", {"fps": 25, "gop": 12, "b_frames": 2}),
+    ("h.ts", "libx264", {"gop": 12, "b_frames": 2}),
+    ("h.flv", "libx264", {"gop": 12, "b_frames": 2}),
+    ("s.flv", "flv", {"gop": 12}),
+    ("m.nut", "mpeg4", {"gop": 12, "b_frames": 2}),
+    ("v.webm", "libvpx", {"gop": 12}),
+    ("h.mkv", "libx264", {"gop": 12, "b_frames": 2}),
+    ("h.mp4", "libx264", {"gop": 12, "b_frames": 2}),
+    ("h.avi", "libx264", {"gop": 12, "b_frames": 2}),
+    ("m.avi", "mpeg4", {"gop": 12}),
+    ("m.wmv", "wmv2", {"gop": 12}),
+]
+
+
+def plain_pictures() -> np.ndarray:
+    """Fields of one grey each, by the number's bits: their packets are so small that many fit into one of MPEG's."""
+    bits = np.arange(MANY)[:, np.newaxis, np.newaxis] >> np.arange(12).reshape(3, 4) & 1
+    return np.kron(np.where(bits, 210, 40), np.ones((16, 16), int)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("file", "codec", "options"), HEALTHY, ids=[f"{codec}-{file}" for file, codec, _ in HEALTHY])
+def test_no_frame_of_a_healthy_movie_is_lost_wherever_reading_begins(tmp_path, file, codec, options):
+    path = write_movie(tmp_path / file, plain_pictures(), codec, **options)
+    info, frames = look(path), plain_decode(path)
+    assert info.frames == len(frames) == MANY
+    random = np.random.default_rng(0)
+    for _ in range(6):
+        release_movies()
+        with open_source(info.spec) as source:
+            for start in random.integers(0, MANY - 10, 4).tolist():
+                np.testing.assert_array_equal(source.read(start, start + 10), frames[start : start + 10])
+
+
+@pytest.mark.parametrize("wrong", ["position", "time"])
+def test_where_seeking_leads_elsewhere_a_movie_is_read_from_its_beginning(tmp_path, monkeypatch, wrong):
+    path = write_movie(tmp_path / "a.mkv", pictures(60))
+    if wrong == "position":
+        monkeypatch.setattr(MovieIndex, "is_at", lambda self, packet, number: number == 0)
+    else:
+        monkeypatch.setattr(MovieIndex, "number_of", lambda self, pts: None)
+    release_movies()
+    info, frames = look(path), plain_decode(path)
+    assert info.spec.access == "single"
+    assert dict(info.spec.options)["from_start"] is True
+    with open_source(info.spec) as source:
+        for start in (40, 7, 29):
+            np.testing.assert_array_equal(source.read(start, start + 9), frames[start : start + 9])
 
 
 class TestTenBits(SourceContract):

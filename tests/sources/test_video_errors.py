@@ -89,8 +89,8 @@ CODECS = [
 ]
 
 
-PACKETS = [(21,), (24,), (7, 8, 40)]  # 24 is a keyframe; of FFV1's, FFmpeg does not say that its checksum is wrong
-CASES = [(*case, packets) for case in CODECS for packets in PACKETS if (case[1], packets) != ("ffv1", (24,))]
+PACKETS = [(21,), (24,), (7, 8, 40)]  # 24 is a keyframe
+CASES = [(*case, packets) for case in CODECS for packets in PACKETS]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,31 @@ def test_damage_in_the_middle_costs_only_what_is_built_on_it(tmp_path, whole, fi
     assert lost <= may_be_lost(path, packets, counted=file == "counted.avi")
     if codec == "mjpeg":
         assert lost == set(packets)
+
+
+@pytest.mark.parametrize("options", [{"level": "3"}, {"level": "4", "strict": "experimental"}], ids=["3", "4"])
+@pytest.mark.parametrize("checksums", ["0", "1"])
+def test_checksums_of_ffv1(tmp_path, options, checksums):
+    path = write_movie(tmp_path / "a.mkv", 12, "ffv1", pix_fmt="gray", gop=1, slicecrc=checksums, **options)
+    assert len(read_what_can_be(look(path))) == 12
+    content = bytearray(Path(path).read_bytes())
+    position, size, _, _ = packet_table(path)[5]
+    content[position + size // 2] ^= 4
+    (tmp_path / "b.mkv").write_bytes(content)
+    assert (5 in read_what_can_be(look(tmp_path / "b.mkv"))) == (checksums == "0")
+
+
+@pytest.mark.parametrize("at", [1, 24, 200])  # start of image, quantisation table, Huffman table
+def test_damaged_tables_of_a_jpeg(tmp_path, whole, at):
+    path, frames = whole("j.avi", "mjpeg", pix_fmt="yuvj420p")
+    content = bytearray(Path(path).read_bytes())
+    begin = packet_table(path)[20][0] + at
+    content[begin : begin + 400] = np.random.default_rng(at).bytes(400)
+    (tmp_path / "a.avi").write_bytes(content)
+    got = read_what_can_be(look(tmp_path / "a.avi"))
+    assert set(range(COUNT)) - set(got) == {20}
+    for i, frame in got.items():
+        np.testing.assert_array_equal(frame, frames[i])
 
 
 @pytest.mark.parametrize("step", [7, 48])

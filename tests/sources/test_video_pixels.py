@@ -76,6 +76,19 @@ class TestRange:
         assert "%" in message(asked, "colour range")
         assert "nothing to expand" in message(asked, "colour range")
 
+    @pytest.mark.parametrize(("percent", "full"), [(0.04, False), (0.4, False), (0.6, True), (3.6, True)])
+    def test_what_overshoots_here_and_there_does_not(self, tmp_path, percent, full):
+        values = pictures(6, 100, 200)
+        values.reshape(6, -1)[:, : round(20_000 * percent / 100)] = 250
+        path = write_movie(tmp_path / "a.mkv", values, "ffv1", pix_fmt="yuv420p", gop=1)
+        info = look(path)
+        np.testing.assert_array_equal(read_all(info), values)
+        assert dict(info.spec.options)["colour_range"] == ("full" if full else "limited")
+        assert f"{percent:.2f}%" in message(info, "colour range")
+        if not full:
+            expected = np.clip(np.rint((values.astype(float) - 16) * 255 / 219), 0, 255)
+            np.testing.assert_array_equal(read_all(look(path, expand_range=True)), expected)
+
     def test_a_flag_of_limited_range_is_believed(self, tmp_path):
         values = pictures(6, low=3, high=250)
         path = write_movie(tmp_path / "a.mkv", values, "ffv1", pix_fmt="yuv420p", colour_range=1)

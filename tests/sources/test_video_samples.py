@@ -34,6 +34,8 @@ def test_facts(name, frames, start_s, first, last):
     assert (info.start_ns, info.start_from) == (start_s * NS, "file name")
     assert info.spec.access == "lanes"
     assert set(kinds(info)) == {"stamps", "colour range", "colour"}
+    assert dict(info.spec.options)["colour_range"] == "limited"
+    assert "the header claims 34 fps" in next(f.message for f in info.findings if f.kind == "stamps")
     with open_source(info.spec) as source:
         assert frames_digest(source.read(frames - 1, frames)) == last
         assert frames_digest(source.read(0, 1)) == first

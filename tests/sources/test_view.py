@@ -63,7 +63,7 @@ def test_times_are_those_of_the_frames_that_are_taken(tmp_path):
     np.testing.assert_array_equal(part.timestamps_ns, whole.timestamps_ns[10::4])
     assert (part.start_ns, part.start_from) == (int(whole.timestamps_ns[10]), "frame stamps")
     assert part.fingerprint == whole.fingerprint, "a part is of the same recording"
-    assert part.findings[-1].message == "as asked, only a part is taken: frames 10 to 38 of 40, every 4. one"
+    assert part.findings[-1].message == "as asked: frames 10 to 38 of 40, one of 4"
 
 
 def test_absolute_times_mean_the_same(tmp_path):

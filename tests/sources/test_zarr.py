@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 import warnings
+import zlib
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -21,6 +23,7 @@ from ingest.errors import (
     TruncatedSourceError,
 )
 from ingest.sources import SourceOptions, SourceSpec, discover, inspect, open_source
+from ingest.sources.zarr_read import FrameArray
 from tests.sources.files import NS, START_S, kinds, look, pixels
 from tests.sources.zarrs import NOT_A_TIME, lake, make
 
@@ -341,6 +344,20 @@ class TestDamage:
                     source.read(i, i + 1)
             np.testing.assert_array_equal(source.read(0, 8), FRAMES[:8])
             np.testing.assert_array_equal(source.read(16, N), FRAMES[16:])
+
+    def test_a_chunk_that_would_fill_memory(self, tmp_path, monkeypatch):
+        bomb = zlib.compress(bytes(2 * 10**8), 9)  # 200 kB
+        storage = {"zarr_format": 2, "chunks": (1, *SHAPE), "compressors": numcodecs.Zlib()}
+        info = self.damaged(tmp_path, "5.0.0", lambda raw: bomb, **storage)
+        monkeypatch.setattr(FrameArray, "_select", lambda *_: pytest.fail("decompressed"))
+        with (
+            open_source(info.spec) as source,
+            pytest.raises(FrameDataError, match=r"frames 5 to 5 .* for 192 of pixels"),
+        ):
+            source.read(4, 7)
+        monkeypatch.undo()
+        with open_source(info.spec) as source:
+            np.testing.assert_array_equal(source.read(6, N), FRAMES[6:])
 
     def test_one_frame_of_a_shard(self, tmp_path):
         info = self.damaged(
