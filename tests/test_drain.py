@@ -108,6 +108,8 @@ def test_all_of_it_arrives_and_leaves_the_disk(rig):
 
 def test_the_oldest_leave_first(rig):
     rig.put(*(encoded(KEY, seq, index) for seq, index in enumerate([9, 3, 7, 0, 5, 1])))
+    # None is done before all of the first are on their way: which of them is read first is the threads' affair.
+    rig.outlet.act = lambda _chunk: until(lambda: rig.outlet.most_at_once >= AT_ONCE)
     rig.work()
     assert set(rig.outlet.asked[:AT_ONCE]) == {0, 1, 2, 3}
 
@@ -154,7 +156,8 @@ def test_of_several_versions_of_points_the_last_one_given_stays(rig):
     rig.put(*chunks)
     rig.outlet.act = lambda chunk: asyncio.sleep(0.05 if chunk.label.seq == 0 else 0)
     rig.work()
-    assert rig.outlet.seqs == [1, 0, 2, 3]
+    assert rig.outlet.seqs.index(0) > rig.outlet.seqs.index(1)
+    assert sorted(rig.outlet.seqs) == [0, 1, 2, 3]
     assert sorted(rig.ledger.confirmed) == [0, 1, 2, 3]
 
 
@@ -163,7 +166,7 @@ def test_a_refused_chunk_is_a_loss_that_is_told_and_kept_aside(rig, status):
     rig.put(*(encoded(KEY, seq) for seq in range(3)))
     rig.outlet.act = fails(RefusedError("dims are not to our taste", status=status), seqs=[1])
     rig.work()
-    assert rig.outlet.seqs == [0, 2]
+    assert sorted(rig.outlet.seqs) == [0, 2]
     assert rig.ledger.lost == {1: "chunk 1: dims are not to our taste"}
     assert rig.waiting() == []
     [aside] = rig.spool.refused(KEY)
