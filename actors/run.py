@@ -95,7 +95,7 @@ def closed_end(run: StreamRow | RegisteredRun, *, before: bool = False) -> RunEn
     """Return the end of a run whose stream is closed; `before`: by an earlier job."""
     missing = []
     if run.lost:
-        missing.append(f"{run.lost} of {run.chunks} chunks could not be delivered")
+        missing.append(f"{run.lost} of {run.chunks} chunks could not be read or delivered")
     if run.frames_lost:
         missing.append(f"{run.frames_lost} frame(s) could not be read from the source")
     if missing:

@@ -232,6 +232,7 @@ class Pipeline:
             shard, digest = await _in(self._packers, self._pack, order, frames, lost)
             # Not after a failure: if this was cancelled, a thread may still write there.
             self._memory.append(memory)
+            del frames, memory  # delivery may take long, and another chunk has its place by then
         meta = replace(order.meta, lost_frames=lost)
         delivery = await self._destination.deliver(order.data_id, order.task.index, meta, shard)
         self._telemetry.emit("chunk_put", order.key, order.task.index)
