@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ingest.contents import StreamContents
+from ingest.errors import SettingsError
 from ingest.journal import Journal, LiveSettings, LiveStream, RegisteredRun, RunEnd, StreamRow
 from ingest.ledger import (
     ChunkConfirmed,
@@ -17,6 +19,7 @@ from ingest.ledger import (
     StreamLedger,
     StreamState,
 )
+from ingest.manifest import live_manifest, manifest
 from ingest.series_plan import ArchivePlan
 from ingest.telemetry import Telemetry
 
@@ -186,6 +189,12 @@ class Aggregator:
         chunks_only = bool(events) and all(isinstance(event, ChunkConfirmed | ChunkLost) for event in events)
         return () if chunks_only and not ledger.is_whole() else ledger.due()
 
+    def adopt(self, job_id: str, key: str, epoch: int, events: Sequence[StreamEvent]) -> tuple[Instruction, ...]:
+        """Commit what a destination knows of a stream's chunks, which this job need not send; as `record`."""
+        due = self.record(key, epoch, events)
+        self._journal.count_resumed(job_id, key)
+        return due
+
     def _check_epoch(self, ledger: StreamLedger, epoch: int) -> None:
         ledger.check_epoch(epoch)
 
@@ -203,6 +212,13 @@ class Aggregator:
     def plan(self, job_id: str, key: str) -> ArchivePlan:
         """Return what a job sends into a stream."""
         return self._journal.plan(key, job_id)
+
+    def contents(self, job_id: str, key: str) -> StreamContents:
+        """Return all that a stream holds, for a destination that finishes streams itself."""
+        plan, receipts, ledger = self._journal.plan(key, job_id), self._journal.receipts(key), self._ledger(key)
+        losses = dict(sorted(ledger.lost.items()))
+        told = manifest(plan, ledger.data_id, StreamState.CLOSED, receipts, losses)
+        return StreamContents(plan.settings, plan, tuple(receipts), losses, told)
 
     def receipts_digests(self, key: str) -> dict[int, str]:
         """Return the frames digest of each confirmed chunk."""
@@ -258,6 +274,21 @@ class Aggregator:
     def live_stream(self, key: str) -> LiveStream | None:
         """Return one live stream."""
         return self._journal.live_stream(key)
+
+    def live_contents(self, key: str) -> StreamContents:
+        """Return all that a live stream holds, for a destination that finishes streams itself.
+
+        Raises
+        ------
+        SettingsError
+            There is none of that key.
+        """
+        stream = self._journal.live_stream(key)
+        if stream is None:
+            raise SettingsError(f"there is no live stream {key}")
+        receipts, losses = self._journal.receipts(key), dict(sorted(self._ledger(key).lost.items()))
+        told = live_manifest(stream.settings, stream.data_id, StreamState.CLOSED, receipts, losses, is_sealed=True)
+        return StreamContents(stream.settings, None, tuple(receipts), losses, told)
 
     def live_state(self, key: str) -> LiveState:
         """Return what is known of a live stream, whoever has its lease."""

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from actors.dispatcher import DispatcherOptions
 from actors.job import ActorClasses, JobActors, JobSetup
-from actors.run import closed_end
+from actors.run_tools import closed_end
 from actors.runtime import Runtime, ray_runtime, refuse_client
 from ingest.errors import ClusterError, LeaseHeldError, SettingsChangedError, SourceChangedError
+from ingest.failover import FailoverOptions
 from ingest.journal import Journal, RegisteredRun, RunEnd, StreamRow
 from ingest.ledger import StreamState
 from ingest.retry import RetryPolicy
@@ -36,10 +37,10 @@ class BackfillRequest:
     ----------
     plans : sequence of RunPlan or SeriesPlan
         What to send.
-    destination : str
-        Canonical URL.
+    destinations : sequence of str
+        Canonical URLs; every run goes to each.
     api_key : Secret or None
-        For a platform.
+        For platforms.
     state_dir : Path
         Folder of the journal.
     address : str or None
@@ -58,10 +59,12 @@ class BackfillRequest:
         How long a dead job's lease lasts.
     classes, telemetry
         As in `JobSetup`.
+    failover : FailoverOptions or None
+        Where chunks wait for a destination that does not answer.
     """
 
     plans: Sequence[ArchivePlan]
-    destination: str
+    destinations: Sequence[str]
     api_key: Secret | None
     state_dir: Path
     address: str | None = None
@@ -73,14 +76,17 @@ class BackfillRequest:
     lease_s: float = 10.0
     classes: ActorClasses = field(default_factory=ActorClasses)
     telemetry: Callable[[str], Telemetry] | None = None
+    failover: FailoverOptions | None = None
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What became of a run.
+    """What became of a run at one destination.
 
     Attributes
     ----------
+    destination : str
+        Where to.
     plan : RunPlan or SeriesPlan
         The run.
     row : StreamRow or None
@@ -89,6 +95,7 @@ class RunResult:
         How it ended.
     """
 
+    destination: str
     plan: ArchivePlan
     row: StreamRow | None
     end: RunEnd
@@ -99,7 +106,7 @@ def run_backfill(
     watch: Callable[[Sequence[StreamRow]], None],
     stop: threading.Event,
 ) -> list[RunResult]:
-    """Send all runs; return what became of each, in order.
+    """Send all runs to all destinations; return what became of each, run by run and in order.
 
     Parameters
     ----------
@@ -127,7 +134,7 @@ def run_backfill(
     try:
         with ExitStack() as stack:
             runtime: Runtime | None = None
-            for number, wave in enumerate(_waves(request.plans)):
+            for number, wave in enumerate(_waves(request)):
                 job_id = uuid.uuid4().hex[:12]
                 # A copy is compared with what the first wave sent, not sent anew.
                 restart = request.restart and number == 0
@@ -139,24 +146,32 @@ def run_backfill(
                 results |= {row.seq: _result(request, row) for row in journal.job(job_id)}
     finally:
         journal.close()
-    return [results[seq] for seq in range(len(request.plans))]
+    return [results[seq] for seq in range(len(request.plans) * len(request.destinations))]
+
+
+def _target(request: BackfillRequest, seq: int) -> tuple[ArchivePlan, str]:
+    """Return the run, and the destination, of a place in the job."""
+    number, at = divmod(seq, len(request.destinations))
+    return request.plans[number], request.destinations[at]
 
 
 def _result(request: BackfillRequest, row: StreamRow) -> RunResult:
     end = row.end or RunEnd("partial", "interrupted", "run the same command again: it resumes")
-    return RunResult(request.plans[row.seq], row, end)
+    plan, destination = _target(request, row.seq)
+    return RunResult(destination, plan, row, end)
 
 
-def _waves(plans: Sequence[ArchivePlan]) -> list[list[int]]:
+def _waves(request: BackfillRequest) -> list[list[int]]:
     """Put copies of one recording into later waves: only what is confirmed can be compared."""
     waves: list[list[int]] = []
     seen: Counter[str] = Counter()
-    for seq, plan in enumerate(plans):
+    width = len(request.destinations)
+    for number, plan in enumerate(request.plans):
         wave = seen[plan.fingerprint]
         seen[plan.fingerprint] += 1
         if wave == len(waves):
             waves.append([])
-        waves[wave].append(seq)
+        waves[wave] += range(number * width, (number + 1) * width)
     return waves
 
 
@@ -168,10 +183,16 @@ def _setup(request: BackfillRequest, runtime: Runtime, job_id: str) -> JobSetup:
             hint="pass a smaller --packers, or wait until others are done",
         )
     return JobSetup(
-        destination=request.destination,
         api_key=request.api_key,
+        destinations=len(request.destinations),
         state_dir=str(request.state_dir),
-        options=DispatcherOptions(job_id, packers=packers, open_runs=request.open_runs, lease_s=request.lease_s),
+        options=DispatcherOptions(
+            job_id,
+            packers=packers,
+            open_runs=request.open_runs,
+            lease_s=request.lease_s,
+            failover=request.failover,
+        ),
         retry=request.retry,
         level=request.level,
         detached=not runtime.is_local,
@@ -188,11 +209,11 @@ def _register(
     """Enter the runs into the journal, and end those that need no work; return the refused ones."""
     refused = {}
     for seq in wave:
-        plan = request.plans[seq]
+        plan, destination = _target(request, seq)
         try:
             entered = _entered(journal, request, seq, job_id, restart=restart)
         except (LeaseHeldError, SettingsChangedError, SourceChangedError) as exc:
-            refused[seq] = RunResult(plan, None, RunEnd("failed", str(exc), exc.hint))
+            refused[seq] = RunResult(destination, plan, None, RunEnd("failed", str(exc), exc.hint))
             continue
         if entered.state is StreamState.CLOSED and entered.same_as is None:
             journal.end_run(job_id, entered.key, closed_end(entered, before=True))
@@ -201,12 +222,12 @@ def _register(
 
 def _entered(journal: Journal, request: BackfillRequest, seq: int, job_id: str, *, restart: bool) -> RegisteredRun:
     """Register a run; where it replaces a stream of a dead job, after that job's lease has ended."""
-    plan = request.plans[seq]
+    plan, destination = _target(request, seq)
     path = plan.spec.canonical_path
     seen_until_s: float | None = None
     while True:
         try:
-            return journal.register(job_id, seq, request.destination, path, plan, restart=restart)
+            return journal.register(job_id, seq, destination, path, plan, restart=restart)
         except LeaseHeldError as exc:
             if seen_until_s is not None and exc.until_s > seen_until_s:
                 raise  # renewed: that job is alive

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from actors.handles import Handle
+from ingest.contents import StreamOrigin
 from ingest.destinations import link_or_close
 from ingest.destinations.base import StreamMaker
 from ingest.errors import LinkError, UnreachableError
@@ -35,7 +36,9 @@ class Creator(Generic[S]):
     destination: StreamMaker[S]
     telemetry: Telemetry
 
-    async def create(self, key: str, epoch: int, settings: S, data_id: str | None) -> str:
+    async def create(
+        self, key: str, epoch: int, settings: S, data_id: str | None, origin: StreamOrigin | None = None
+    ) -> str:
         """Create and link a stream, or go on where an earlier call stopped; return its ``data_id``. Safe to repeat.
 
         Parameters
@@ -46,6 +49,8 @@ class Creator(Generic[S]):
             What to create.
         data_id : str or None
             Where the stream exists already and is only to be linked.
+        origin : StreamOrigin, optional
+            What an archived run comes from.
 
         Raises
         ------
@@ -62,7 +67,7 @@ class Creator(Generic[S]):
         if data_id is None:
             self.telemetry.emit("create_posting", key)
             # The key names the stream's place in the journal: the same for every try, whoever makes it.
-            data_id = await self.destination.open_stream(settings, idempotency_key=key)
+            data_id = await self.destination.open_stream(settings, key, origin)
             self.telemetry.emit("create_answered", key, detail=data_id)
             await self.aggregator.call("record", key, epoch, [StreamCreated(data_id)])
         try:

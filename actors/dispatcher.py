@@ -6,15 +6,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
 from actors.handles import ActorLostError, Handle
 from actors.pool import PackerPool
-from actors.run import RunTask, RunTools
+from actors.run import RunTask
+from actors.run_tools import RunTools
 from actors.window import Window
-from ingest.destinations import Destination, PlatformTimeseries
+from ingest.destinations import Destination, TimeseriesDestination
 from ingest.errors import IngestError
+from ingest.failover import Breaker, FailoverOptions
 from ingest.journal import RunEnd
 from ingest.telemetry import Telemetry
 
@@ -38,13 +40,15 @@ class DispatcherOptions:
     packers : int
         How many.
     orders_per_packer : int
-        Chunks that one packer has at once.
+        Chunks that one packer has at once for one destination.
     window_bytes : int
-        Frames that all packers have at once, in bytes.
+        Frames that all packers have at once for one destination, in bytes.
     open_runs : int
-        Streams that are open at once.
+        Streams that are open at once at one destination.
     lease_s : float
         How long a lease lasts; renewed four times as often.
+    failover : FailoverOptions or None
+        Where chunks wait for a destination that does not answer.
     """
 
     job_id: str
@@ -53,6 +57,7 @@ class DispatcherOptions:
     window_bytes: int = 1 << 30
     open_runs: int = 4
     lease_s: float = 10.0
+    failover: FailoverOptions | None = None
 
 
 class Dispatcher:
@@ -67,7 +72,7 @@ class Dispatcher:
     spawn_packer : callable
         Makes a packer, given its number.
     open_destination, open_points : callable
-        Make the destinations on which streams of frames, and of readings, are closed.
+        Make the destination of a URL, on which streams of frames, or of readings, are closed.
     telemetry : Telemetry
         Gets what happens.
     clock, sleep : callable
@@ -84,8 +89,8 @@ class Dispatcher:
         aggregator: Handle,
         streamer: Handle,
         spawn_packer: Callable[[int], Handle],
-        open_destination: Callable[[], Destination],
-        open_points: Callable[[], PlatformTimeseries],
+        open_destination: Callable[[str], Destination],
+        open_points: Callable[[str], TimeseriesDestination],
         telemetry: Telemetry | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -153,38 +158,21 @@ class Dispatcher:
 
     async def _work(self) -> None:
         options = self._options
-        keys = await self._aggregator.call("open_runs", options.job_id)
+        rows = [row for row in await self._aggregator.call("job", options.job_id) if row.end is None]
         pool = PackerPool(self._spawn_packer, options.packers, options.orders_per_packer, self._sleep)
-        if keys:
+        if rows:
             pool.start()
-        destination = self._open_destination()
-        opened: list[PlatformTimeseries] = []
-
-        def points() -> PlatformTimeseries:
-            if not opened:
-                opened.append(self._open_points())
-            return opened[0]
-
-        tools = RunTools(
-            job_id=options.job_id,
-            aggregator=self._aggregator,
-            streamer=self._streamer,
-            pool=pool,
-            window=Window(options.packers * options.orders_per_packer, options.window_bytes),
-            orders_per_packer=options.orders_per_packer,
-            destination=destination,
-            points=points,
-            telemetry=self._telemetry,
-            draining=self._draining,
-            clock=self._clock,
-            sleep=self._sleep,
-        )
         heartbeat = asyncio.create_task(self._renew())
-        slots = asyncio.Semaphore(options.open_runs)
+        urls = dict.fromkeys(row.destination for row in rows)
         try:
-            async with asyncio.TaskGroup() as group:
-                for key in keys:
-                    group.create_task(self._one(RunTask(tools, key), slots))
+            async with AsyncExitStack() as opened, asyncio.TaskGroup() as group:
+                for url in urls:
+                    tools = self._tools(url, len(urls), pool, opened)
+                    # Of its own for each destination, so that a slow one holds back none but its own runs.
+                    slots = asyncio.Semaphore(options.open_runs)
+                    for row in rows:
+                        if row.destination == url:
+                            group.create_task(self._one(RunTask(tools, row.key), slots))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
         finally:
@@ -192,9 +180,38 @@ class Dispatcher:
             heartbeat.cancel()
             with suppress(asyncio.CancelledError):
                 await heartbeat
-            await destination.aclose()
-            for taken in opened:
-                await taken.aclose()
+
+    def _tools(self, url: str, copies: int, pool: PackerPool, opened: AsyncExitStack) -> RunTools:
+        """Return what the runs to one destination share; what is opened for them is closed with `opened`."""
+        options = self._options
+        destination = self._open_destination(url)
+        opened.push_async_callback(destination.aclose)
+        taken: list[TimeseriesDestination] = []
+
+        def points() -> TimeseriesDestination:
+            if not taken:
+                taken.append(self._open_points(url))
+                opened.push_async_callback(taken[0].aclose)
+            return taken[0]
+
+        return RunTools(
+            job_id=options.job_id,
+            aggregator=self._aggregator,
+            streamer=self._streamer,
+            pool=pool,
+            window=Window(options.packers * options.orders_per_packer, options.window_bytes),
+            orders_per_packer=options.orders_per_packer,
+            url=url,
+            destination=destination,
+            copies=copies,
+            points=points,
+            telemetry=self._telemetry,
+            draining=self._draining,
+            clock=self._clock,
+            sleep=self._sleep,
+            failover=options.failover,
+            breaker=None if options.failover is None else Breaker(options.failover.probe_every_s),
+        )
 
     async def _one(self, run: RunTask, slots: asyncio.Semaphore) -> None:
         async with slots:

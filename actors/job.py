@@ -45,10 +45,10 @@ class JobSetup:
 
     Attributes
     ----------
-    destination : str
-        URL.
     api_key : Secret or None
-        For a platform; inline, never in a runtime_env.
+        For platforms; inline, never in a runtime_env.
+    destinations : int
+        How many.
     state_dir : str
         Folder of the journal, on the aggregator's node.
     options : DispatcherOptions
@@ -67,8 +67,8 @@ class JobSetup:
         Makes each actor's telemetry, inside it.
     """
 
-    destination: str
     api_key: Secret | None
+    destinations: int
     state_dir: str
     options: DispatcherOptions
     retry: RetryPolicy
@@ -81,6 +81,11 @@ class JobSetup:
     def telemetry_of(self, role: str) -> Telemetry:
         """Return the telemetry of an actor of a role."""
         return Telemetry() if self.telemetry is None else self.telemetry(role)
+
+    @property
+    def primary_retry(self) -> RetryPolicy:
+        """How long a destination is tried, which a failover makes shorter."""
+        return self.retry if self.options.failover is None else self.options.failover.primary(self.retry)
 
     def handle(self, role: str) -> NamedHandle:
         """Return a handle on one of the job's named actors."""
@@ -100,8 +105,8 @@ class DispatcherActor(Dispatcher):
             setup.handle("aggregator"),
             setup.handle("streamer"),
             self._new_packer,
-            lambda: open_destination(setup.destination, setup.api_key, retry=setup.retry),
-            lambda: open_timeseries(setup.destination, setup.api_key, retry=setup.retry),
+            lambda url: open_destination(url, setup.api_key, retry=setup.primary_retry),
+            lambda url: open_timeseries(url, setup.api_key, retry=setup.primary_retry),
             setup.telemetry_of("dispatcher"),
         )
         self.start()
@@ -109,13 +114,11 @@ class DispatcherActor(Dispatcher):
             self._ending = asyncio.get_running_loop().create_task(self._end_when_idle())
 
     def _new_packer(self, _number: int) -> Handle:
-        remote = actor_class(
-            self._setup.classes.packer, "packer", max_concurrency=self._setup.options.orders_per_packer + 1
-        )
         setup = self._setup
-        return RayHandle(
-            remote.remote(setup.destination, setup.api_key, setup.retry, setup.level, setup.telemetry_of("packer"))
-        )
+        orders = setup.options.orders_per_packer * setup.destinations
+        packer = (setup.api_key, setup.retry, setup.level, setup.telemetry_of("packer"), setup.options.failover)
+        remote = actor_class(setup.classes.packer, "packer", max_concurrency=orders + 1)
+        return RayHandle(remote.remote(*packer))
 
     async def _end_when_idle(self) -> None:
         """End the job's detached actors a minute after the last run, since no driver may be there to do it."""
@@ -158,7 +161,7 @@ class JobActors:
             case "aggregator":
                 arguments: tuple[Any, ...] = (setup.state_dir, setup.options.lease_s, telemetry)
             case "streamer":
-                arguments = (setup.handle("aggregator"), setup.destination, setup.api_key, setup.retry, telemetry)
+                arguments = (setup.handle("aggregator"), setup.api_key, setup.primary_retry, telemetry)
             case _:
                 arguments = (setup,)
         return actor_class(getattr(classes, role), role, **options).remote(*arguments)

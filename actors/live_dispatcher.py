@@ -323,6 +323,7 @@ class LiveDispatcher:
             lambda events: self._record(key, events),
             self._tools,
             self._notice,
+            lambda: self._aggregator.call("live_contents", key),
         )
         try:
             while True:

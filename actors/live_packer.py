@@ -19,7 +19,7 @@ from ingest.carrier import Acknowledgement, Carrier
 from ingest.chunks import ChunkLabel, EncodedChunk
 from ingest.ledger import StreamEvent
 from ingest.outlets import FramesOutlet, open_frames_outlet
-from ingest.shard import frames_digest, pack
+from ingest.shard import pack_and_digest
 
 __all__ = ["LivePacker"]
 
@@ -92,8 +92,8 @@ class LivePacker:
         return await carrier.carry(chunk, order.epoch)
 
     def _pack(self, order: FramesOrder, frames: NDArray[np.uint8]) -> EncodedChunk:
-        shard = pack(frames, level=self._setup.options.level)
-        label = ChunkLabel(order.key, order.data_id, order.seq, order.index, order.meta, frames_digest(frames))
+        shard, digest = pack_and_digest(frames, level=self._setup.options.level)
+        label = ChunkLabel(order.key, order.data_id, order.seq, order.index, order.meta, digest)
         return EncodedChunk(label, shard, shard.crc32c())
 
     async def aclose(self) -> None:

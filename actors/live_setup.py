@@ -8,6 +8,7 @@ from pathlib import Path
 
 from actors.handles import NamedHandle
 from actors.options import NAMESPACE, actor_name
+from ingest.destinations import is_lake
 from ingest.journal.live import account_of
 from ingest.retry import RetryPolicy
 from ingest.shard import DEFAULT_LEVEL
@@ -64,9 +65,9 @@ class LiveSetup:
     session_id : str
         Names its actors and its leases.
     destination : str
-        Canonical URL of a platform.
-    api_key : Secret
-        Inline, never in a runtime_env.
+        Canonical URL of a platform or a lake.
+    api_key : Secret or None
+        A platform's, inline, never in a runtime_env; None: a lake needs none.
     state_dir : str
         Folder of the journal and the spool, on the producer's node.
     spool_dir : str or None
@@ -79,7 +80,7 @@ class LiveSetup:
 
     session_id: str
     destination: str
-    api_key: Secret
+    api_key: Secret | None
     state_dir: str
     spool_dir: str | None = None
     options: LiveOptions = field(default_factory=LiveOptions)
@@ -87,8 +88,13 @@ class LiveSetup:
 
     @property
     def account(self) -> str:
-        """What names destination and key without showing the key."""
+        """What names destination and key without showing the key; of a lake the destination alone."""
         return account_of(self.destination, self.api_key)
+
+    @property
+    def is_lake(self) -> bool:
+        """Whether it goes into a lake, and not to a platform."""
+        return is_lake(self.destination)
 
     def telemetry_of(self, role: str) -> Telemetry:
         """Return the telemetry of an actor of a role."""
@@ -108,7 +114,7 @@ class LiveSetup:
         return Spool(self.spool_folder, self.destination, self.options.spool_limits)
 
 
-def spool_folder(spools: str | Path, destination: str, api_key: Secret) -> Path:
+def spool_folder(spools: str | Path, destination: str, api_key: Secret | None) -> Path:
     """Return the folder of an endpoint's and key's spool, below that of all spools."""
     return Path(spools) / account_of(destination, api_key)
 

@@ -119,7 +119,7 @@ class _LiveState(Generic[S]):
             data_id = stream.data_id if stream.state is StreamState.CREATED else None
             await self._aggregator.call("record", key, epoch, [StreamGone(f"not begun: {error}")])
             await self._aggregator.call("release_live", key, epoch)
-        if data_id is None:
+        if data_id is None or self._setup.is_lake:  # of which nothing is in a lake yet
             return error
         # The way to the platform failed between creating and linking.
         state = "it was closed"

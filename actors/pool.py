@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
@@ -18,6 +18,7 @@ logger = logging.getLogger("rheed_ingest")
 REST_S = 0.5
 """Between two looks at a lost packer: its calls fail for 1.2 to 2 s until Ray has restarted it (RAY.md 1a)."""
 START_TIMEOUT_S = 120.0
+NEAR_KEPT = 10_000
 LOSSES_LIMIT = 6
 """An order that ended so many packers, one after the other, is what ends them."""
 
@@ -32,7 +33,7 @@ class PackerPool:
     packers : int
         How many.
     orders_per_packer : int
-        How many orders one packer has at once.
+        How many orders of one group a packer has at once.
     sleep : callable
         asyncio's.
     """
@@ -47,6 +48,8 @@ class PackerPool:
         self._spawn = spawn
         self._handles: dict[int, Handle] = {}
         self._busy = dict.fromkeys(range(packers), 0)
+        self._busy_of: Counter[tuple[int, Hashable]] = Counter()
+        self._near: OrderedDict[Hashable, int] = OrderedDict()
         self._limit = orders_per_packer
         self._up: set[int] = set()
         self._lanes: dict[Hashable, int] = {}
@@ -80,7 +83,9 @@ class PackerPool:
         """Let a lane's packer go. Safe to repeat."""
         self._lanes.pop(lane, None)
 
-    async def ask(self, method: str, *order: Any, lane: Hashable = None) -> Any:
+    async def ask(
+        self, method: str, *order: Any, lane: Hashable = None, near: Hashable = None, group: Hashable = None
+    ) -> Any:
         """Have some packer do it; a lost packer is no answer, so it is then asked of another.
 
         Parameters
@@ -91,6 +96,10 @@ class PackerPool:
             Its arguments.
         lane : hashable, optional
             Orders of one lane go to one packer, as long as that is up: it has the file open at the right place.
+        near : hashable, optional
+            Orders near each other go to one packer while it is up; without lanes.
+        group : hashable, optional
+            Orders of one group, such as those for one destination, leave packers free for those of others.
 
         Raises
         ------
@@ -101,7 +110,7 @@ class PackerPool:
         """
         self.start()
         for losses in range(1, LOSSES_LIMIT + 1):
-            number = await self._take(lane)
+            number = await self._take(lane, near, group)
             handle = self._handles[number]
             try:
                 return await handle.call(method, *order)
@@ -118,12 +127,12 @@ class PackerPool:
                         hint="the file may crash its reader, or memory may be short; try with --packers 1",
                     ) from exc
             finally:
-                await self._give(number)
+                await self._give(number, group)
         raise ClusterError("no packer took it")
 
-    async def _take(self, lane: Hashable) -> int:
+    async def _take(self, lane: Hashable, near: Hashable, group: Hashable) -> int:
         async with self._changed:
-            while (number := self._free(lane)) is None:
+            while (number := self._free(lane, near, group)) is None:
                 try:
                     async with asyncio.timeout(START_TIMEOUT_S):
                         await self._changed.wait()
@@ -135,14 +144,25 @@ class PackerPool:
                         hint="each packer takes one CPU; see `ray status`, and whether this package is on every node",
                     ) from self._last_start_error
             self._busy[number] += 1
+            self._busy_of[number, group] += 1
             return number
 
-    def _free(self, lane: Hashable) -> int | None:
+    def _free(self, lane: Hashable, near: Hashable, group: Hashable) -> int | None:
         if lane is not None and self._up:
             owner = self._owner(lane)
-            return owner if self._busy[owner] < self._limit else None
-        free = [(busy, n) for n, busy in self._busy.items() if n in self._up and busy < self._limit]
-        return min(free)[1] if free else None
+            return owner if self._busy_of[owner, group] < self._limit else None
+        known = self._near.get(near) if near is not None else None
+        if known is not None and known in self._up:
+            return known if self._busy_of[known, group] < self._limit else None
+        free = [(busy, n) for n, busy in self._busy.items() if n in self._up and self._busy_of[n, group] < self._limit]
+        if not free:
+            return None
+        number = min(free)[1]
+        if near is not None:
+            self._near[near] = number
+            while len(self._near) > NEAR_KEPT:
+                self._near.popitem(last=False)
+        return number
 
     def _owner(self, lane: Hashable) -> int:
         """Return a lane's packer; another one if that is down, or has two lanes more than one that came up later."""
@@ -153,9 +173,10 @@ class PackerPool:
             owner = self._lanes[lane] = idlest
         return owner
 
-    async def _give(self, number: int) -> None:
+    async def _give(self, number: int, group: Hashable) -> None:
         async with self._changed:
             self._busy[number] -= 1
+            self._busy_of[number, group] -= 1
             self._changed.notify_all()
 
     def _begin(self, number: int, after_s: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from ingest.errors import SettingsError, StreamerError
+from ingest.errors import FrameDataError, SettingsError, StreamerError
 from ingest.journal import LiveSettings
 
 __all__ = ["ProducedStream", "PushWindow"]
@@ -91,6 +91,7 @@ class ProducedStream:
         self._seq = 0
         self._next_index = 0
         self._next_chunk: dict[str, int] = {}
+        self._frame_shape: tuple[int, int] | None = None
         self._on_their_way: dict[int, str] = {}
         self._accepted: set[int] = set()
         self._lost: dict[int, str] = {}
@@ -121,6 +122,22 @@ class ProducedStream:
             self._next_index = max(self._next_index, index + 1)
             self._on_their_way[seq] = name
             return seq, index
+
+    def check_frame_shape(self, index: int, shape: tuple[int, int]) -> None:
+        """Hold all frames to the height and width of the first, where one array is to take them.
+
+        Raises
+        ------
+        FrameDataError
+            Those of chunk `index` are another; it is a ValueError.
+        """
+        with self._lock:
+            self._frame_shape = known = self._frame_shape or shape
+        if shape != known:
+            raise FrameDataError(
+                f"stream {self.data_id}, chunk {index}: frames of {shape} (y, x); the stream's first are of {known}",
+                hint="call initialize for a new stream",
+            )
 
     def withdraw(self, seq: int) -> None:
         """Forget a push that raised before its chunk was on its way; nothing if it is settled."""

@@ -16,7 +16,8 @@ from actors.arguments import as_name, as_number, as_tags, as_text, spool_limits
 from actors.live_setup import LiveOptions
 from actors.producer import ProducedStream
 from actors.senders import FramesItem, FramesSender, OnFull
-from actors.streamer_base import StreamerBase, session_options
+from actors.session_options import session_options
+from actors.streamer_base import StreamerBase
 from ingest.errors import SettingsError, StreamerError
 from ingest.live import Coerced, as_count, as_unix_ms, coerced_frames, default_stream_name, span_ms
 from ingest.plan import StreamSettings
@@ -28,7 +29,7 @@ Stamp = Literal["start", "end"]
 
 
 class RHEEDStreamer(StreamerBase):
-    """Streams RHEED frames to the platform while they are captured; the SDK's class of that name, without its losses.
+    """Streams RHEED frames to the platform, or into a lake, as they are captured; the SDK's class, without its losses.
 
     ``push`` copies the frames into Ray's object store and returns; actors pack them, and deliver them or, when the
     network does not keep up, put them into a disk spool from which they are delivered later. Methods may be called from
@@ -36,10 +37,13 @@ class RHEEDStreamer(StreamerBase):
 
     Parameters
     ----------
-    api_key : str
-        Never shown by ``repr``, logs, errors or Ray.
+    api_key : str, optional
+        A platform's; never shown by ``repr``, logs, errors or Ray. A lake needs none.
     endpoint : str, optional
         Base URL of the platform, default ``https://api.atomscale.ai``.
+    destination : str or path, optional
+        Instead of `endpoint`: a lake, by its folder or a URL such as ``s3://bucket/path``, whose credentials come from
+        where its client looks for them. A stream is readable there once it is closed.
     address : str, optional
         Of a Ray cluster; this process has to be on one of its nodes, and its chunks are packed and spooled there.
         Default: the Ray that this process is connected to, else a local one that ends with it.
@@ -51,7 +55,8 @@ class RHEEDStreamer(StreamerBase):
     window : int, default 4
         Chunks that may be pushed and not yet durable; their bytes are what ``kill -9`` of this process can lose.
     state_dir : path, optional
-        Folder of the journal and the spool, default ``~/.local/state/rheed-ingest``.
+        Folder of the journal and the spool, on a local disk; default ``~/.local/state/rheed-ingest``, of a lake in a
+        folder its ``.rheed-ingest``.
     object_store_bytes : int, default 512 MiB
         Size of a local Ray's object store, preallocated; two thirds of it may be pushed and not yet durable.
     spool_dir, spool_max_bytes, spool_min_free_bytes
@@ -65,9 +70,9 @@ class RHEEDStreamer(StreamerBase):
     Raises
     ------
     RuntimeError
-        A key or endpoint that cannot be one; Ray does not start.
+        A key, endpoint or destination that cannot be one; Ray does not start.
     TypeError
-        A key or endpoint that is no string.
+        A key, endpoint or destination that is no string.
 
     Notes
     -----
@@ -76,7 +81,7 @@ class RHEEDStreamer(StreamerBase):
 
     def __init__(
         self,
-        api_key: str,
+        api_key: str | None = None,
         endpoint: str | None = None,
         verbosity: int | None = None,  # noqa: ARG002 - the SDK's signature
         spool_dir: str | os.PathLike[str] | None = None,
@@ -84,6 +89,7 @@ class RHEEDStreamer(StreamerBase):
         spool_min_free_bytes: int | None = None,
         spool_retention_s: float | None = None,  # noqa: ARG002 - the SDK's signature
         *,
+        destination: str | os.PathLike[str] | None = None,
         address: str | None = None,
         stamp: Stamp = "start",
         on_full: OnFull = "block",
@@ -97,6 +103,7 @@ class RHEEDStreamer(StreamerBase):
         session = session_options(
             api_key,
             endpoint,
+            destination,
             address=address,
             state_dir=state_dir,
             spool_dir=spool_dir,
@@ -180,14 +187,14 @@ class RHEEDStreamer(StreamerBase):
             Coerced to uint8 by ``astype``; the memory may be used again at once.
         capture_start_ms_utc : int, optional
             Unix ms of the chunk's first frame, sent exactly as given. Default: the moment of this call, by the
-            platform's clock.
+            platform's clock, or by the host's for a lake.
 
         Raises
         ------
         RuntimeError
             No such stream, or it was finalized; no pixels.
         ValueError, TypeError, OverflowError
-            Arguments that cannot be.
+            Arguments that cannot be; for a lake, frames of another height or width than the stream's first.
 
         Notes
         -----
@@ -243,6 +250,8 @@ class RHEEDStreamer(StreamerBase):
         coerced = self._coerced(stream, frames)
         array = coerced.frames
         shape = (array.shape[0], array.shape[1], array.shape[2])
+        if self._session.setup.is_lake:
+            stream.check_frame_shape(index, shape[1:])
         clock: tuple[int | None, float | None] = (None, None)
         if explicit_ms is not None:
             start_ms = explicit_ms

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import cached_property
+from typing import TypeVar
 
 from actors.aggregator import Lease
-from actors.handles import ActorLostError, Handle
+from actors.handles import ActorLostError
 from actors.outbox import Outbox
-from actors.pool import PackerPool
-from actors.window import Window
-from ingest.destinations import Destination, PlatformTimeseries
+from actors.run_tools import RunEndedError, RunTools, closed_end, unfinished
+from ingest.contents import StreamContents
+from ingest.destinations import Destination, TimeseriesDestination
 from ingest.errors import (
     IngestError,
     LeaseHeldError,
@@ -20,7 +22,7 @@ from ingest.errors import (
     StreamGoneError,
     UnreachableError,
 )
-from ingest.journal import RegisteredRun, RunEnd, StreamRow
+from ingest.journal import RunEnd, StreamRow
 from ingest.lanes import lanes_of
 from ingest.ledger import (
     ChunkConfirmed,
@@ -35,84 +37,19 @@ from ingest.ledger import (
     StreamEvent,
     StreamState,
 )
+from ingest.orders import Order, StreamFacts
 from ingest.outlets import close_repeatably
-from ingest.pipeline import Delivered, Failed, Lost, Order, Outcome
+from ingest.pipeline import Delivered, Failed, Lost, NotParked, Outcome, Parked
 from ingest.plan import RunPlan
-from ingest.telemetry import Telemetry
 
-__all__ = ["RunTask", "RunTools"]
+__all__ = ["RunTask"]
 
 logger = logging.getLogger("rheed_ingest")
+T = TypeVar("T")
 
 ORDERS_AT_ONCE = 256
 SOURCE_TRIES = 3
 """How often a chunk that could not be read (network file system, IO error) is asked of packers."""
-
-
-@dataclass(frozen=True)
-class RunTools:
-    """What the runs of a job share.
-
-    Attributes
-    ----------
-    job_id : str
-        The job, and the holder of its leases.
-    aggregator, streamer : Handle
-        The job's.
-    pool : PackerPool
-        Does the work.
-    window : Window
-        How much of it at once.
-    orders_per_packer : int
-        How many orders of one lane.
-    destination : Destination
-        Takes the closing calls of streams of frames.
-    points : callable
-        Makes what takes those of streams of readings; called once there is one.
-    telemetry : Telemetry
-        Gets what happens.
-    draining : asyncio.Event
-        Set: start nothing new.
-    clock, sleep : callable
-        Unix seconds; asyncio's sleep.
-    """
-
-    job_id: str
-    aggregator: Handle
-    streamer: Handle
-    pool: PackerPool
-    window: Window
-    orders_per_packer: int
-    destination: Destination
-    points: Callable[[], PlatformTimeseries]
-    telemetry: Telemetry
-    draining: asyncio.Event
-    clock: Callable[[], float]
-    sleep: Callable[[float], Awaitable[None]]
-
-
-def closed_end(run: StreamRow | RegisteredRun, *, before: bool = False) -> RunEnd:
-    """Return the end of a run whose stream is closed; `before`: by an earlier job."""
-    missing = []
-    if run.lost:
-        missing.append(f"{run.lost} of {run.chunks} chunks could not be read or delivered")
-    if run.frames_lost:
-        missing.append(f"{run.frames_lost} frame(s) could not be read from the source")
-    if missing:
-        return RunEnd(
-            "partial",
-            f"closed with losses: {', '.join(missing)}",
-            "`rheed-ingest status` names them; mend the source and pass --restart to send it anew",
-        )
-    return RunEnd("skipped" if before else "complete")
-
-
-class RunEndedError(IngestError):
-    """Carries a run's end out of the steps; never leaves this module."""
-
-    def __init__(self, message: str, *, hint: str | None = None, status: str = "failed") -> None:
-        super().__init__(message, hint=hint)
-        self.status = status
 
 
 class RunTask:
@@ -132,6 +69,9 @@ class RunTask:
         self._lease: Lease | None = None
         self._replaced = False
         self._stopped: IngestError | None = None
+        self._was_there = False
+        self._is_created = True
+        self._left: list[Parked | NotParked] = []
 
     @property
     def key(self) -> str:
@@ -163,7 +103,7 @@ class RunTask:
                 await self._replace(exc)
                 await self.work()
         except RunEndedError as exc:
-            await self._end(RunEnd(exc.status, str(exc), exc.hint))
+            await self._end(RunEnd(exc.status, str(exc), exc.hint, exc.parked))
         except UnreachableError as exc:
             await self._end(RunEnd("partial", str(exc), exc.hint or "run the same command again: it resumes"))
         except SourceError as exc:
@@ -208,20 +148,25 @@ class RunTask:
         due = lease.due
         data_id = lease.row.data_id
         while due:
-            due, data_id = await self._step(due[0], data_id)
+            try:
+                due, data_id = await self._step(due[0], data_id)
+            except UnreachableError as exc:
+                if self._tools.failover is None:
+                    raise
+                due = await self._fail_over(exc)
         row = (await self._row()) if data_id else lease.row
         if row.state is not StreamState.CLOSED:
-            raise self._stopped or RunEndedError(
-                "interrupted", status="partial", hint="run the same command again: it resumes"
-            )
-        return closed_end(row)
+            raise unfinished(self._left, self._stopped, self._tools.failover)
+        return closed_end(row, before=self._was_there)
 
     async def _step(self, instruction: Instruction, data_id: str | None) -> tuple[tuple[Instruction, ...], str | None]:
         match instruction:
             case CreateStream() | LinkStream():
                 lease = self._held
-                data_id = await self._tools.streamer.call("initialize", self._key, lease.epoch, lease.plan, data_id)
-                return await self._record([]), data_id
+                anew = lease.row.replaces is not None
+                asked = ("initialize", self._key, lease.epoch, lease.plan, data_id, self._tools.url, anew)
+                made: str = await self._reach(lambda: self._tools.streamer.call(*asked))
+                return await self._adopt(made), made
             case DeliverChunks(data_id, indices):
                 return await self._deliver(data_id, indices), data_id
             case CloseStream(data_id):
@@ -231,7 +176,27 @@ class RunTask:
         due: tuple[Instruction, ...] = await self._tools.aggregator.call("record", self._key, self._held.epoch, events)
         return due
 
+    async def _adopt(self, data_id: str) -> tuple[Instruction, ...]:
+        """Take over what a destination that finishes streams says of this one: its journal may be lost."""
+        destination = self._closing()
+        held = await destination.held(data_id) if destination.finishes_streams else None
+        events = [] if held is None else held.adopted_by(self._held.plan)
+        if not events:
+            return await self._record([])
+        logger.info("%s: %s is there, and closed: its receipts are taken over", self._held.row.path, data_id)
+        self._was_there = True
+        due: tuple[Instruction, ...] = await self._tools.aggregator.call(
+            "adopt", self._tools.job_id, self._key, self._held.epoch, events
+        )
+        return due
+
     async def _deliver(self, data_id: str, indices: tuple[int, ...]) -> tuple[Instruction, ...]:
+        """Deliver chunks as far as that can be done now; return what is due then."""
+        await self._give_all(data_id, indices)
+        due = await self._record([])
+        return () if due and isinstance(due[0], DeliverChunks) else due
+
+    async def _give_all(self, data_id: str, indices: tuple[int, ...]) -> None:
         """Give out the chunks within the window until all are answered, or the run has to stop."""
         outbox = Outbox(self._record)
         lanes = self._lanes(indices)
@@ -245,8 +210,6 @@ class RunTask:
             for lane, _ in lanes:
                 self._tools.pool.forget(lane)
         await outbox.flush()
-        due = await self._record([])
-        return () if due and isinstance(due[0], DeliverChunks) else due
 
     def _lanes(self, indices: tuple[int, ...]) -> list[tuple[Hashable, tuple[int, ...]]]:
         """Return the chunks by lane, each to be worked off in order by one packer; lane None: in any order by any."""
@@ -254,7 +217,8 @@ class RunTask:
         parts = lanes_of(plan, indices, self._tools.pool.size) if isinstance(plan, RunPlan) else None
         if parts is None:
             return [(None, indices)]
-        return [((self._key, i), part) for i, part in enumerate(parts)]
+        run = self._key if self._tools.copies == 1 else self._held.plan.fingerprint
+        return [((run, i), part) for i, part in enumerate(parts)]
 
     async def _give_out(
         self, data_id: str, indices: Sequence[int], outbox: Outbox, lane: Hashable, group: asyncio.TaskGroup
@@ -274,8 +238,9 @@ class RunTask:
         """Have the streamer make the orders, a batch at a time."""
         for first in range(0, len(indices), ORDERS_AT_ONCE):
             batch = indices[first : first + ORDERS_AT_ONCE]
-            for order in await self._tools.streamer.call("orders", self._tools.job_id, self._key, data_id, batch):
-                yield order
+            asked = (self._tools.job_id, self._key, data_id, batch, self._tools.url, self._tools.copies)
+            for order in await self._tools.streamer.call("orders", *asked):
+                yield order if self._tools.failover is None else replace(order, stream=self._facts)
 
     async def _one(self, order: Order, outbox: Outbox, lane: Hashable, places: asyncio.Semaphore | None) -> None:
         outcome: Outcome
@@ -296,6 +261,10 @@ class RunTask:
                         self._held.row.path, len(receipt.lost_frames), receipt.frames, receipt.index,
                     )  # fmt: skip
                 outbox.add(ChunkConfirmed(receipt))
+            case Lost(index, reason) if not self._is_created:
+                self._left.append(NotParked(index, reason))  # a ledger takes losses of open streams only
+            case Parked() | NotParked():
+                self._left.append(outcome)
             case Lost(index, reason):
                 logger.warning("%s: chunk %d is lost: %s", self._held.row.path, index, reason)
                 outbox.add(ChunkLost(index, reason))
@@ -304,9 +273,11 @@ class RunTask:
 
     async def _ask(self, order: Order, lane: Hashable) -> Outcome:
         tries = 0
+        # The packer that packs it for one destination has it for the others.
+        near = (self._held.plan.fingerprint, order.task.index) if self._tools.copies > 1 else None
         while True:
             tries += 1
-            outcome: Outcome = await self._tools.pool.ask("deliver", order, lane=lane)
+            outcome: Outcome = await self._tools.pool.ask("deliver", order, lane=lane, near=near, group=self._tools.url)
             transient = isinstance(outcome, Failed) and isinstance(outcome.error, SourceError)
             if not transient or tries == SOURCE_TRIES:
                 return outcome
@@ -315,10 +286,62 @@ class RunTask:
     async def _close(self, data_id: str) -> tuple[Instruction, ...]:
         await self._record([CloseBegun()])
         self._tools.telemetry.emit("close_posting", self._key)
-        is_frames = isinstance(self._held.plan, RunPlan)
-        await close_repeatably(self._tools.destination if is_frames else self._tools.points(), data_id)
+        destination = self._closing()
+        contents: StreamContents | None = None
+        if destination.finishes_streams:
+            contents = await self._tools.aggregator.call("contents", self._tools.job_id, self._key)
+        await self._reach(lambda: close_repeatably(destination, data_id, contents))
         self._tools.telemetry.emit("close_answered", self._key)
         return await self._record([StreamClosed()])
+
+    # -- a destination that does not answer ----------------------------------------------------------------------------
+
+    @cached_property
+    def _facts(self) -> StreamFacts:
+        return StreamFacts.of(self._held.row.path, self._held.plan)
+
+    async def _reach(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Ask the destination something, but not while it is known not to answer."""
+        breaker = self._tools.breaker
+        if breaker is None:
+            return await call()
+        if not breaker.admits():
+            raise UnreachableError(breaker.reason or "", hint="run the same command again: it resumes")
+        return await breaker.guard(call)
+
+    async def _fail_over(self, exc: UnreachableError) -> tuple[Instruction, ...]:
+        """Have all that is missing wait at the failover; return what is due then."""
+        match (await self._record([]))[0]:
+            case CloseStream(data_id):
+                await self._leave_word(data_id, exc)
+                return ()
+            case DeliverChunks(data_id, indices):
+                return await self._deliver(data_id, indices)
+            case _:
+                self._is_created = False
+                await self._give_all("", tuple(range(len(self._held.plan.chunks))))
+                return ()
+
+    async def _leave_word(self, data_id: str, exc: UnreachableError) -> None:
+        """Note at the failover that the stream is whole and has to be closed."""
+        failover = self._tools.failover
+        self._stopped = exc
+        if failover is None:
+            return
+        asked = (self._tools.url, self._key, data_id, self._facts)
+        try:
+            await self._tools.pool.ask("note", *asked, group=self._tools.url)
+        except IngestError as error:
+            logger.warning("%s: that it has to be closed was not noted: %s", self._held.row.path, error)
+            return
+        text = f"every chunk is there, but the stream could not be closed: {exc}"
+        self._stopped = RunEndedError(text, status="partial", hint=failover.hint)
+
+    # -- ends of streams and runs --------------------------------------------------------------------------------------
+
+    def _closing(self) -> Destination | TimeseriesDestination:
+        """Return where the stream is closed."""
+        return self._tools.destination if isinstance(self._held.plan, RunPlan) else self._tools.points()
 
     async def _compare_digests(self) -> None:
         """Read the chunks that another path's job has confirmed, and compare, before anything is skipped."""
@@ -326,7 +349,7 @@ class RunTask:
         row = self._held.row
         async for order in self._orders(row.data_id or "", sorted(digests)):
             async with self._tools.window.hold(order.n_bytes):
-                digest = await self._tools.pool.ask("digest", order)
+                digest = await self._tools.pool.ask("digest", order, group=self._tools.url)
             if isinstance(digest, IngestError):
                 raise digest
             if digest != digests[order.task.index]:
@@ -334,8 +357,6 @@ class RunTask:
                     f"chunk {order.task.index} is not what was sent from {row.path}, although the fingerprints agree",
                     hint="pass --restart to send it as a stream of its own",
                 )
-
-    # -- ends ----------------------------------------------------------------------------------------------------------
 
     async def _row(self) -> StreamRow:
         row: StreamRow = await self._tools.aggregator.call("row", self._tools.job_id, self._key)
@@ -346,7 +367,7 @@ class RunTask:
         lease = self._held
         logger.warning("%s: %s; a new stream is made", lease.row.path, exc)
         self._key = await self._tools.aggregator.call("replace", self._tools.job_id, self._key, lease.epoch, str(exc))
-        self._replaced, self._stopped = True, None
+        self._replaced, self._stopped, self._left = True, None, []
 
     async def _end(self, end: RunEnd) -> None:
         epoch = self._lease.epoch if self._lease else None

@@ -1,4 +1,4 @@
-"""A process's door to the actors of one endpoint and key: starts Ray and them, talks to them, takes leave at exit."""
+"""A process's door to the actors of one destination and key: starts Ray and them, talks to them, ends them at exit."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class LiveSession:
     is_closed : bool
         Whether it was left by all, or its end was reached.
     clock : ClockSync
-        The platform's clock.
+        The platform's clock; a lake has none.
     """
 
     def __init__(self, options: SessionOptions) -> None:
@@ -120,7 +120,7 @@ class LiveSession:
         self.setup = replace(setup, session_id=uuid.uuid4().hex[:12], options=replace(setup.options, packers=packers))
         self.users = 0
         self.is_closed = False
-        self.clock = ClockSync(self.setup.destination, self.setup.api_key)
+        self.clock = ClockSync(None if setup.is_lake else setup.destination, setup.api_key)
         self.streams: list[ProducedStream] = []
         self._lock = threading.RLock()
         self._is_closing = False
@@ -329,10 +329,11 @@ class LiveSession:
         for stream in self.streams:
             progress = self.ask("live_dispatcher", "progress", stream.key, timeout_s=5.0)
             if progress.spooled:
+                same = "for the same lake" if self.setup.is_lake else "with the same endpoint and key"
                 logger.warning(
                     "stream %s: %d chunk(s), %d bytes, wait in the spool %s; the next streamer or "
-                    "`rheed-ingest spool deliver` of this machine, with the same endpoint and key, delivers them",
-                    stream.data_id, progress.spooled, progress.spooled_bytes, self.setup.spool_folder,
+                    "`rheed-ingest spool deliver` of this machine, %s, delivers them",
+                    stream.data_id, progress.spooled, progress.spooled_bytes, self.setup.spool_folder, same,
                 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Delivers what waits in the spool of an endpoint and key, without Ray: the live dispatcher in one event loop."""
+"""Delivers what waits in the spool of a destination and key, without Ray: the live dispatcher in one event loop."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from actors.aggregator import Aggregator
 from actors.handles import LocalHandle
 from actors.live_dispatcher import LiveDispatcher
 from actors.live_setup import LiveSetup
+from ingest.errors import LeaseHeldError
 from ingest.journal import Journal, LiveStream
-from ingest.ledger import ChunkConfirmed, ChunkLost, Instruction, StreamClosed, StreamEvent, StreamState
+from ingest.ledger import ChunkConfirmed, ChunkLost, Instruction, Sealed, StreamClosed, StreamEvent, StreamState
 
 __all__ = ["DeliveryProgress", "LeftStream", "SpoolDelivery", "anything_waits", "deliver_spool"]
 
@@ -81,6 +83,8 @@ class SpoolDelivery:
         Chunks that the platform refused for good or that were damaged: ``data_id``, index, reason. Set aside.
     left : tuple of LeftStream
         What is not done.
+    abandoned : tuple of str
+        ``data_id`` of each stream that is open, that nobody has, and of which nothing waits.
     """
 
     chunks: int
@@ -88,6 +92,7 @@ class SpoolDelivery:
     closed: tuple[str, ...]
     lost: tuple[tuple[str, int, str], ...]
     left: tuple[LeftStream, ...]
+    abandoned: tuple[str, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -151,6 +156,7 @@ async def deliver_spool(
     setup: LiveSetup,
     *,
     retry_for_s: float,
+    close_abandoned: bool = False,
     watch: Callable[[DeliveryProgress], None] = lambda _progress: None,
     stop: threading.Event | None = None,
 ) -> SpoolDelivery:
@@ -165,6 +171,8 @@ async def deliver_spool(
         Whose spool; its ``session_id`` takes the leases, which are given back whatever happens.
     retry_for_s : float
         See above.
+    close_abandoned : bool
+        Whether streams that nobody sealed and no session has are sealed with what there is of them, and closed.
     watch : callable
         Is shown the progress about five times a second.
     stop : threading.Event, optional
@@ -181,7 +189,7 @@ async def deliver_spool(
     """
     aggregator = _CountingAggregator(setup.state_dir, setup.options.lease_s)
     dispatcher = LiveDispatcher(setup, LocalHandle(aggregator))
-    delivery = _Delivery(setup, aggregator, dispatcher)
+    delivery = _Delivery(setup, aggregator, dispatcher, closes_abandoned=close_abandoned)
     try:
         await delivery.work(retry_for_s, watch, stop or threading.Event())
         stalls = await dispatcher.stalls()
@@ -195,11 +203,14 @@ async def deliver_spool(
 class _Delivery:
     """One run of a dispatcher over a spool, from outside."""
 
-    def __init__(self, setup: LiveSetup, aggregator: _CountingAggregator, dispatcher: LiveDispatcher) -> None:
+    def __init__(
+        self, setup: LiveSetup, aggregator: _CountingAggregator, dispatcher: LiveDispatcher, *, closes_abandoned: bool
+    ) -> None:
         self._setup = setup
         self._aggregator = aggregator
         self._dispatcher = dispatcher
         self._spool = setup.spool()
+        self._closes_abandoned = closes_abandoned
         self._seen_until_s: dict[str, float] = {}
 
     async def work(self, retry_for_s: float, watch: Callable[[DeliveryProgress], None], stop: threading.Event) -> None:
@@ -209,6 +220,8 @@ class _Delivery:
         self._dispatcher.start()
         steps, since_s = -1, 0.0
         while not stop.is_set():
+            if self._closes_abandoned:
+                self._seal_abandoned()
             await self._dispatcher.idle()  # it looks for work then; whether more may come of it is seen below
             stalls = await self._dispatcher.stalls()
             watch(DeliveryProgress(waited, waited_bytes, aggregator.chunks, aggregator.n_bytes, stalls))
@@ -218,13 +231,29 @@ class _Delivery:
                 return
             await asyncio.sleep(POLL_S)
 
+    def _seal_abandoned(self) -> None:
+        """Say of each stream that nobody has that no more comes than what is confirmed, lost or in the spool."""
+        aggregator = self._aggregator
+        for stream in aggregator.live_streams(self._setup.account):
+            if stream.state is StreamState.OPEN and not stream.is_sealed and not self._is_others(stream):
+                with suppress(LeaseHeldError):  # another session was quicker
+                    self._seal(stream)
+
+    def _seal(self, stream: LiveStream) -> None:
+        aggregator, epoch = self._aggregator, stream.epoch
+        if stream.lease_holder != self._setup.session_id:
+            epoch, _ = aggregator.lease_live(self._setup.session_id, stream.key)
+        ledger = aggregator.journal.load(stream.key)
+        spooled = (entry.index for entry in self._spool.entries(stream.key))
+        aggregator.record(stream.key, epoch, [Sealed.of([*ledger.confirmed, *ledger.lost, *spooled])])
+
     async def _may_go_on(self, stalls: Mapping[str, str]) -> bool:
         """Whether something is left that waiting may bring forward."""
         for stream in self._aggregator.live_streams(self._setup.account):
             if stream.state not in _DELIVERABLE:
                 continue
             waits = await asyncio.to_thread(self._spool.has, stream.key)
-            is_due = waits or (stream.is_sealed and not self._missing(stream))
+            is_due = waits or (not self._missing(stream) if stream.is_sealed else self._closes_abandoned)
             if self._is_others(stream):
                 # Whoever renews it is alive; the lease of a dead one ends, and then it is ours to deliver.
                 first_s = self._seen_until_s.setdefault(stream.key, stream.lease_until_s)
@@ -247,12 +276,15 @@ class _Delivery:
         """Return what was done and what is left; after the leases were given back."""
         aggregator = self._aggregator
         journal = aggregator.journal
-        sealed = [s.key for s in journal.live_streams(self._setup.account) if s.is_sealed and s.state in _DELIVERABLE]
+        streams = [s for s in journal.live_streams(self._setup.account) if s.state in _DELIVERABLE]
+        due = [
+            stream.key for stream in streams if stream.is_sealed or (self._closes_abandoned and self._is_others(stream))
+        ]
         left = []
-        for key in dict.fromkeys((*self._spool.keys(), *sealed)):
+        for key in dict.fromkeys((*self._spool.keys(), *due)):
             chunks, n_bytes = self._spool.usage_of(key)
             stream = journal.live_stream(key)
-            if chunks or key in sealed:
+            if chunks or key in due:
                 name = None if stream is None else stream.settings.name
                 data_id = None if stream is None else stream.data_id
                 left.append(LeftStream(key, data_id, name, chunks, n_bytes, self._reason(stream, chunks, stalls)))
@@ -262,6 +294,11 @@ class _Delivery:
             tuple(self._data_id(key) for key in aggregator.closed),
             tuple((self._data_id(key), index, reason) for (key, index), reason in sorted(aggregator.lost.items())),
             tuple(left),
+            tuple(
+                str(stream.data_id)
+                for stream in streams
+                if not stream.is_sealed and not self._is_others(stream) and not self._spool.has(stream.key)
+            ),
         )
 
     def _data_id(self, key: str) -> str:

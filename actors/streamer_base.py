@@ -3,91 +3,33 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from actors.arguments import as_seconds
 from actors.live_dispatcher import StreamProgress
-from actors.live_setup import LiveOptions, LiveSetup
 from actors.producer import ProducedStream, PushWindow
 from actors.senders import OnFull
-from actors.session import OBJECT_STORE_BYTES, LiveSession, SessionOptions, session_of
+from actors.session import LiveSession, SessionOptions, session_of
 from ingest.errors import ArgumentTypeError, ClusterError, IngestError, LeaseHeldError, SettingsError, StreamerError
-from ingest.journal import LiveSettings, default_state_dir
+from ingest.journal import LiveSettings
 from ingest.ledger import Sealed, StreamState
 from ingest.live import FinalizeReport, SpoolReport, StreamStatus
-from ingest.spool import SpoolLimits
-from ingest.telemetry import Secret
-from ingest.wire.session import check_endpoint, check_key
 
-__all__ = ["DEFAULT_ENDPOINT", "FINALIZE_FOR_S", "StreamerBase", "session_options"]
+__all__ = ["FINALIZE_FOR_S", "StreamerBase"]
 
 logger = logging.getLogger("rheed_ingest")
 
-DEFAULT_ENDPOINT = "https://api.atomscale.ai"
 FINALIZE_FOR_S = 600.0
 POLL_S = 0.02
 MAX_POLL_S = 0.25
 INITIALIZE_TIMEOUT_S = 120.0
-
-
-def session_options(
-    api_key: str,
-    endpoint: str | None,
-    *,
-    address: str | None,
-    state_dir: str | os.PathLike[str] | None,
-    spool_dir: str | os.PathLike[str] | None,
-    spool_limits: SpoolLimits,
-    object_store_bytes: int | None,
-    options: LiveOptions | None,
-    preallocate: bool,
-) -> SessionOptions:
-    """Return the options of a session from what a streamer was given.
-
-    Raises
-    ------
-    ArgumentTypeError
-        Key or endpoint are no strings.
-    StreamerError
-        They cannot be a key and an endpoint.
-    """
-    for name, value in (("api_key", api_key), ("endpoint", endpoint)):
-        if not isinstance(value, str) and not (value is None and name == "endpoint"):
-            raise ArgumentTypeError(f"{name} is a {type(value).__name__}, not a str")
-    try:
-        # Without the line's end that a key read from a file has: the spool's place depends on it.
-        secret = Secret(check_key(Secret(api_key)))
-        destination = check_endpoint(DEFAULT_ENDPOINT if endpoint is None else endpoint)
-    except IngestError as exc:
-        raise StreamerError(str(exc), hint=exc.hint) from exc
-    live = options or LiveOptions()
-    if spool_limits != SpoolLimits():
-        live = replace(live, spool_limits=spool_limits)
-    setup = LiveSetup(
-        session_id="",
-        destination=destination,
-        api_key=secret,
-        # Absolute: actors may have another working directory.
-        state_dir=str(default_state_dir() if state_dir is None else Path(state_dir).expanduser().absolute()),
-        spool_dir=None if spool_dir is None else str(Path(spool_dir).expanduser().absolute()),
-        options=live,
-    )
-    return SessionOptions(
-        setup,
-        address,
-        OBJECT_STORE_BYTES if object_store_bytes is None else object_store_bytes,
-        preallocate,
-    )
 
 
 class StreamerBase:
@@ -373,11 +315,15 @@ class StreamerBase:
                     raise self._only_spooled(stream, progress, limit_s)
                 raise StreamerError(
                     f"stream {stream.data_id} is not closed after {limit_s:g} s: "
-                    f"{progress.stalled_by or 'the platform has not answered'}",
+                    f"{progress.stalled_by or self._unanswered()}",
                     hint="all its chunks are confirmed; call finalize again",
                 )
             time.sleep(poll_s)
             poll_s = min(poll_s * 1.5, MAX_POLL_S)
+
+    def _unanswered(self) -> str:
+        is_lake = self._session.setup.is_lake
+        return "its frames or points are still being laid out" if is_lake else "the platform has not answered"
 
     def _report(self, stream: ProducedStream, progress: StreamProgress) -> FinalizeReport:
         lost = progress.journal.lost
@@ -409,7 +355,7 @@ class StreamerBase:
     # -- the machine ---------------------------------------------------------------------------------------------------
 
     def spool_status(self) -> SpoolReport:
-        """Return the state of this machine's spool for this endpoint and key. Changes nothing."""
+        """Return the state of this machine's spool for this destination and key. Changes nothing."""
         usage = self._session.ask("live_dispatcher", "spool_usage")
         floor = self._session.setup.options.spool_limits.floor_bytes
         rate = self._session.pushed_bytes_per_s()
@@ -426,7 +372,7 @@ class StreamerBase:
         )
 
     def clock_status(self) -> dict[str, Any] | None:
-        """Return the correction of live stamps: ``offset_ms``, ``uncertainty_ms``, ...; None: it is turned off."""
+        """Return the correction of live stamps: ``offset_ms``, ``uncertainty_ms``, ...; None: there is none."""
         if self._session.clock.is_skipped:
             return None
         status = self._session.clock.status()

@@ -37,9 +37,9 @@ class ClockSync:
 
     Parameters
     ----------
-    endpoint : str
-        The platform.
-    api_key : Secret
+    endpoint : str or None
+        The platform; None: there is none, and stamps stay as they are.
+    api_key : Secret or None
         Not sent with clock calls.
     environ : mapping
         Where ``ATOMSCALE_SKIP_CLOCK_SYNC`` is looked for.
@@ -51,17 +51,16 @@ class ClockSync:
 
     def __init__(
         self,
-        endpoint: str,
-        api_key: Secret,
+        endpoint: str | None,
+        api_key: Secret | None,
         environ: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._endpoint = endpoint
-        self._api_key = api_key
+        self._platform = None if endpoint is None or api_key is None else (endpoint, api_key)
         self._clock = clock
         self._sleep = sleep
-        self.is_skipped = is_clock_sync_skipped(environ)
+        self.is_skipped = self._platform is None or is_clock_sync_skipped(environ)
         self._filter = ClockFilter()
         self._correction = ClockCorrection(self._filter)
         self._lock = threading.Lock()
@@ -87,15 +86,16 @@ class ClockSync:
 
     async def run(self) -> None:
         """Take samples until it is closed."""
-        if self.is_skipped:
+        platform = self._platform
+        if platform is None or self.is_skipped:
             with self._lock:
-                self._reason = "ATOMSCALE_SKIP_CLOCK_SYNC is set"
+                self._reason = "a lake has no clock" if platform is None else "ATOMSCALE_SKIP_CLOCK_SYNC is set"
             return
         taken = 0
         while not self._closing:
             try:
                 async with asyncio.timeout(SAMPLE_TIMEOUT_S):
-                    await self._sample()
+                    await self._sample(*platform)
             except (IngestError, TimeoutError) as exc:
                 with self._lock:
                     self._reason = f"the platform's clock cannot be asked: {exc or 'no answer in time'}"
@@ -106,9 +106,9 @@ class ClockSync:
             self._sampled.set()
             await self._sleep(wait_s)
 
-    async def _sample(self) -> None:
+    async def _sample(self, endpoint: str, api_key: Secret) -> None:
         if self._client is None:
-            self._client = PlatformClient(self._endpoint, self._api_key, retry=ONE_TRY)
+            self._client = PlatformClient(endpoint, api_key, retry=ONE_TRY)
             await self._client.server_time()  # opens the connection, which must not count as delay
         sent_s = self._clock()
         received_ms, transmitted_ms = await self._client.server_time()

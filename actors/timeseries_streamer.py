@@ -12,7 +12,8 @@ from actors.live_setup import LiveOptions
 from actors.live_states import PointsItem
 from actors.producer import ProducedStream
 from actors.senders import OnFull, PointsSender
-from actors.streamer_base import StreamerBase, session_options
+from actors.session_options import session_options
+from actors.streamer_base import StreamerBase
 from ingest.errors import ArgumentRangeError, ArgumentTypeError, SettingsError, StreamerError
 from ingest.live import as_count
 from ingest.timeseries import (
@@ -31,19 +32,19 @@ POINTS_WINDOW_BYTES = 64 << 20
 
 
 class TimeseriesStreamer(StreamerBase):
-    """Streams instrument readings to the platform; the SDK's class of that name, without its losses.
+    """Streams instrument readings to the platform, or into a lake; the SDK's class of that name, without its losses.
 
     ``push`` encodes the points and returns; an actor delivers them or, when the network does not keep up, puts them
     into a disk spool. Methods may be called from any threads. Chunks may come in any order. Not for pickling.
 
     Parameters
     ----------
-    api_key, endpoint
+    api_key, endpoint, destination
         As for `RHEEDStreamer`.
     points_per_chunk : int, default 100
         Points that a chunk of a channel shall have; others are taken as well.
     api_generation : {"tool-state", "metrology"}
-        ``"metrology"``: the platform's older paths, with a request for each channel.
+        ``"metrology"``: the platform's older paths, with a request for each channel; of no meaning for a lake.
     address, on_full, state_dir, object_store_bytes, options
         As for `RHEEDStreamer`.
     verbosity, spool_dir, spool_max_bytes, spool_min_free_bytes
@@ -61,11 +62,12 @@ class TimeseriesStreamer(StreamerBase):
 
     def __init__(
         self,
-        api_key: str,
+        api_key: str | None = None,
         endpoint: str | None = None,
         points_per_chunk: int = 100,
         verbosity: int | None = None,  # noqa: ARG002 - the SDK's signature
         *,
+        destination: str | os.PathLike[str] | None = None,
         api_generation: ApiGeneration = "tool-state",
         address: str | None = None,
         on_full: OnFull = "block",
@@ -79,10 +81,10 @@ class TimeseriesStreamer(StreamerBase):
         if api_generation not in ("tool-state", "metrology"):
             raise SettingsError(f"api_generation is {api_generation!r}", hint='pass "tool-state" or "metrology"')
         self._points_per_chunk = as_count(points_per_chunk, "points_per_chunk")
-        self._generation: ApiGeneration = api_generation
         session = session_options(
             api_key,
             endpoint,
+            destination,
             address=address,
             state_dir=state_dir,
             spool_dir=spool_dir,
@@ -91,6 +93,7 @@ class TimeseriesStreamer(StreamerBase):
             options=options,
             preallocate=False,  # no points go through the object store
         )
+        self._generation: ApiGeneration = "tool-state" if session.setup.is_lake else api_generation
         super().__init__(session, "timeseries_streamer", POINTS_WINDOW, on_full)
         self._sender = PointsSender(self._session.handle("timeseries_streamer"), self._session.poke, on_full)
 

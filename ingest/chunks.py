@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import google_crc32c
+import orjson
 import xxhash
 
+from ingest.errors import FrameDataError
 from ingest.ledger import Receipt
 from ingest.shard import Shard
 from ingest.timeseries import TimeseriesMeta
 from ingest.wire.models import ChunkMetadata, Delivery
 
-__all__ = ["ChunkLabel", "EncodedChunk", "encoded_points"]
+__all__ = ["ChunkLabel", "EncodedChunk", "encoded_points", "readdressed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class EncodedChunk:
             node=node,
             put_unix_ms=put_unix_ms,
             label=label.text if isinstance(meta, TimeseriesMeta) else None,
+            lost_frames=() if isinstance(meta, TimeseriesMeta) else meta.lost_frames,
         )
 
 
@@ -99,3 +102,32 @@ def encoded_points(key: str, data_id: str, seq: int, meta: TimeseriesMeta, body:
     """
     label = ChunkLabel(key, data_id, seq, seq, meta, str(xxhash.xxh3_128(body).hexdigest()))
     return EncodedChunk(label, Shard((body,), len(body)), int(google_crc32c.value(body)))
+
+
+def readdressed(chunk: EncodedChunk, key: str, data_id: str) -> EncodedChunk:
+    """Return a chunk as one of another stream; a time-series request is then the one that would have been encoded.
+
+    Parameters
+    ----------
+    chunk : EncodedChunk
+        As it was encoded, perhaps for a stream that had no ``data_id`` yet.
+    key, data_id : str
+        Of the stream.
+
+    Raises
+    ------
+    FrameDataError
+        A time-series request that does not begin with its ``data_id``, as `ingest.timeseries` encodes it.
+    """
+    label = chunk.label
+    if not isinstance(label.meta, TimeseriesMeta):
+        return replace(chunk, label=replace(label, key=key, data_id=data_id))
+    body = chunk.body.tobytes()
+    head = _body_head(label.data_id)
+    if not body.startswith(head):
+        raise FrameDataError(f"{label.text} of stream {label.key}: its request does not begin with its data_id")
+    return encoded_points(key, data_id, label.seq, label.meta, _body_head(data_id) + body[len(head) :])
+
+
+def _body_head(data_id: str) -> bytes:
+    return b'{"data_id":' + orjson.dumps(data_id) + b","

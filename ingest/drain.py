@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from ingest.contents import StreamContents
 from ingest.errors import (
     DestinationError,
     SpoolDamagedError,
@@ -80,6 +81,8 @@ class Drain:
         The rest.
     notice : callable
         Tells people of stalls and losses.
+    contents : coroutine function, optional
+        Returns all that the stream holds; only for an outlet that finishes streams.
 
     Attributes
     ----------
@@ -101,6 +104,7 @@ class Drain:
         record: Callable[[Sequence[StreamEvent]], Awaitable[tuple[Instruction, ...]]],
         tools: DrainTools,
         notice: Callable[[str], None] = logger.warning,
+        contents: Callable[[], Awaitable[StreamContents]] | None = None,
     ) -> None:
         self._key = key
         self._data_id = data_id
@@ -108,6 +112,7 @@ class Drain:
         self._record = record
         self._tools = tools
         self._notice = notice
+        self._contents = contents
         self._hurried = asyncio.Event()
         self.stalled_by: str | None = None
         self.is_refused = False
@@ -246,7 +251,10 @@ class Drain:
     async def _close(self) -> bool:
         await self._record([CloseBegun()])
         self._tools.telemetry.emit("close_posting", self._key)
-        await self._outlet.close_stream(self._data_id)
+        contents = None
+        if self._outlet.finishes_streams and self._contents is not None:
+            contents = await self._contents()
+        await self._outlet.close_stream(self._data_id, contents)
         self._tools.telemetry.emit("close_answered", self._key)
         await self._record([StreamClosed()])
         return True

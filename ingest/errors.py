@@ -23,6 +23,8 @@
     |   |   +-- AuthenticationError (PermissionError)
     |   |   +-- StreamGoneError                 the platform has closed or failed the stream
     |   |   +-- UnknownNameError (LookupError)  a sample, project or tag that must exist does not
+    |   |   +-- MissingObjectError (LookupError)  a lake does not hold the object
+    |   |   +-- LakeDamagedError                an object of a lake is not what was written
     |   +-- LinkError                           the stream exists, its sample, project or tags are not linked
     +-- JournalError
     |   +-- JournalCorruptError
@@ -55,9 +57,11 @@ __all__ = [
     "JournalCorruptError",
     "JournalError",
     "JournalWriteError",
+    "LakeDamagedError",
     "LeaseHeldError",
     "LinkError",
     "MissingFilterError",
+    "MissingObjectError",
     "NoFramesError",
     "RefusedError",
     "SettingsChangedError",
@@ -203,6 +207,14 @@ class StreamGoneError(RefusedError):
 
 class UnknownNameError(RefusedError, LookupError):
     """A sample, project or tag that was given by id does not exist."""
+
+
+class MissingObjectError(RefusedError, LookupError):
+    """A lake does not hold an object that should be there."""
+
+
+class LakeDamagedError(RefusedError):
+    """An object of a lake is not what was written: torn, of another length, or altered."""
 
 
 class LinkError(DestinationError):

@@ -9,13 +9,14 @@ from typing import Any
 
 import xxhash
 
+from ingest.errors import LakeDamagedError
 from ingest.ledger import Receipt
 from ingest.plan import RunPlan, StreamSettings
 from ingest.series_plan import ArchivePlan, SeriesPlan
 from ingest.sources.urls import redacted
 from ingest.timeseries import TimeseriesSettings
 
-__all__ = ["live_manifest", "manifest"]
+__all__ = ["live_manifest", "losses_of", "manifest", "manifest_digest", "receipts_of"]
 
 FORMAT = "rheed-ingest manifest 1"
 
@@ -62,7 +63,7 @@ def manifest(
             "bytes_out": sum(receipt.n_bytes for receipt in receipts),
         },
         "timing": {"start_unix_ms_utc": plan.start_unix_ms_utc, "start_from": plan.start_from, **_rates(plan)},
-        "chunks": [_points_chunk(receipt) if is_series else _frames_chunk(receipt) for receipt in receipts],
+        "chunks": [_planned_chunk(plan, receipt) for receipt in receipts],
         "losses": _losses(losses),
         "findings": [asdict(finding) for finding in plan.findings],
     }
@@ -159,12 +160,20 @@ def live_manifest(
     return _with_digest(content)
 
 
+def _planned_chunk(plan: ArchivePlan, receipt: Receipt) -> dict[str, Any]:
+    if isinstance(plan, SeriesPlan):
+        return _points_chunk(receipt)
+    # Where it begins cannot be counted from the others once a chunk is lost.
+    return {**_frames_chunk(receipt), "first_frame": plan.chunks[receipt.index].start}
+
+
 def _frames_chunk(receipt: Receipt) -> dict[str, Any]:
     lost = {"lost_frames": list(receipt.lost_frames)} if receipt.lost_frames else {}
     return {
         "index": receipt.index,
         "frames": receipt.frames,
         "start_unix_ms_utc": receipt.start_unix_ms_utc,
+        "end_unix_ms_utc": receipt.end_unix_ms_utc,
         "n_bytes": receipt.n_bytes,
         "crc32c": f"{receipt.crc32c:08x}",
         "frames_xxh3_128": receipt.frames_digest,
@@ -186,10 +195,56 @@ def _points_chunk(receipt: Receipt) -> dict[str, Any]:
     }
 
 
+def receipts_of(manifest: Mapping[str, Any]) -> tuple[Receipt, ...]:
+    """Return the receipts that a manifest tells of, by index, as far as it does.
+
+    Raises
+    ------
+    LakeDamagedError
+        It is no manifest of ours, or its digest is not that of its content.
+    """
+    if manifest_digest(manifest) != manifest.get("digest"):
+        raise LakeDamagedError("a manifest's digest is not that of its content", hint="it was altered since")
+    try:
+        return tuple(_receipt(chunk) for chunk in manifest["chunks"])
+    except (KeyError, TypeError, ValueError) as exc:
+        raise LakeDamagedError(f"not a manifest as this version writes it: {type(exc).__name__}: {exc}") from exc
+
+
+def losses_of(manifest: Mapping[str, Any]) -> dict[int, str]:
+    """Return why chunks are lost, by index, as a manifest tells it."""
+    return {int(index): str(reason) for index, reason in manifest.get("losses", {}).items()}
+
+
+def _receipt(chunk: Mapping[str, Any]) -> Receipt:
+    start_ms = int(chunk["start_unix_ms_utc"])
+    return Receipt(
+        index=int(chunk["index"]),
+        frames=int(chunk["frames"] if "frames" in chunk else chunk["points"]),
+        start_unix_ms_utc=start_ms,
+        end_unix_ms_utc=int(chunk.get("end_unix_ms_utc", start_ms)),
+        n_bytes=int(chunk["n_bytes"]),
+        crc32c=int(chunk["crc32c"], 16),
+        frames_digest=str(chunk["frames_xxh3_128"] if "frames" in chunk else chunk["body_xxh3_128"]),
+        etag=chunk.get("etag"),
+        attempts=0,
+        node="",
+        put_unix_ms=0,
+        label=chunk.get("label"),
+        lost_frames=tuple(chunk.get("lost_frames", ())),
+    )
+
+
 def _losses(losses: Mapping[int, str]) -> dict[str, str]:
     return {str(index): reason for index, reason in sorted(losses.items())}
 
 
-def _with_digest(content: dict[str, Any]) -> dict[str, Any]:
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """Return the XXH3-128 of everything but the digest itself, as canonical JSON."""
+    content = {name: value for name, value in manifest.items() if name != "digest"}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return {**content, "digest": str(xxhash.xxh3_128(canonical.encode()).hexdigest())}
+    return str(xxhash.xxh3_128(canonical.encode()).hexdigest())
+
+
+def _with_digest(content: dict[str, Any]) -> dict[str, Any]:
+    return {**content, "digest": manifest_digest(content)}

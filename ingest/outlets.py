@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from ingest.chunks import EncodedChunk
-from ingest.destinations import Destination, PlatformTimeseries, open_destination, open_timeseries
+from ingest.contents import StreamContents
+from ingest.destinations import Destination, open_destination, open_timeseries
+from ingest.destinations.base import TimeseriesDestination
 from ingest.errors import SettingsError, StreamGoneError
 from ingest.retry import RetryPolicy
 from ingest.telemetry import Secret, Telemetry
@@ -20,12 +22,12 @@ CLOSED_WORDS = ("already closed", "completed", "already ended")
 class Closable(Protocol):
     """What has streams that can be closed."""
 
-    async def close_stream(self, data_id: str) -> None:
+    async def close_stream(self, data_id: str, contents: StreamContents | None = None) -> None:
         """Close a stream."""
         ...
 
 
-async def close_repeatably(destination: Closable, data_id: str) -> None:
+async def close_repeatably(destination: Closable, data_id: str, contents: StreamContents | None = None) -> None:
     """Close a stream whose close may have been asked for before, with the answer lost.
 
     Raises
@@ -35,7 +37,7 @@ async def close_repeatably(destination: Closable, data_id: str) -> None:
         closed the stream, and that is no error here.
     """
     try:
-        await destination.close_stream(data_id)
+        await destination.close_stream(data_id, contents)
     except StreamGoneError as exc:
         if not any(word in str(exc).lower() for word in CLOSED_WORDS):
             raise
@@ -43,6 +45,11 @@ async def close_repeatably(destination: Closable, data_id: str) -> None:
 
 class Outlet(Protocol):
     """Takes encoded chunks of one kind and closes their streams. One for each event loop, shared by its tasks."""
+
+    @property
+    def finishes_streams(self) -> bool:
+        """Whether `close_stream` needs to be told all that is in a stream; see `Destination`."""
+        ...
 
     async def deliver(self, chunk: EncodedChunk) -> Delivery:
         """Deliver one chunk; return once the destination has confirmed it. Safe to repeat.
@@ -54,7 +61,7 @@ class Outlet(Protocol):
         """
         ...
 
-    async def close_stream(self, data_id: str) -> None:
+    async def close_stream(self, data_id: str, contents: StreamContents | None = None) -> None:
         """Close a stream; one that is closed already is fine.
 
         Raises
@@ -88,9 +95,14 @@ class FramesOutlet:
             raise SettingsError(f"{label.text} of stream {label.data_id} holds no frames")
         return await self.destination.deliver(label.data_id, label.index, label.meta, chunk.body)
 
-    async def close_stream(self, data_id: str) -> None:
+    @property
+    def finishes_streams(self) -> bool:
+        """As that of its destination."""
+        return self.destination.finishes_streams
+
+    async def close_stream(self, data_id: str, contents: StreamContents | None = None) -> None:
         """End the stream."""
-        await close_repeatably(self.destination, data_id)
+        await close_repeatably(self.destination, data_id, contents)
 
     async def aclose(self) -> None:
         """Let go of connections. Safe to repeat."""
@@ -102,11 +114,11 @@ class PointsOutlet:
 
     Parameters
     ----------
-    destination : PlatformTimeseries
+    destination : TimeseriesDestination
         Is closed with the outlet.
     """
 
-    def __init__(self, destination: PlatformTimeseries) -> None:
+    def __init__(self, destination: TimeseriesDestination) -> None:
         self.destination = destination
 
     async def deliver(self, chunk: EncodedChunk) -> Delivery:
@@ -116,9 +128,14 @@ class PointsOutlet:
             raise SettingsError(f"{label.text} of stream {label.data_id} holds no points")
         return await self.destination.deliver(label.data_id, label.meta, chunk.body.tobytes())
 
-    async def close_stream(self, data_id: str) -> None:
+    @property
+    def finishes_streams(self) -> bool:
+        """As that of its destination."""
+        return self.destination.finishes_streams
+
+    async def close_stream(self, data_id: str, contents: StreamContents | None = None) -> None:
         """Finalize the stream."""
-        await close_repeatably(self.destination, data_id)
+        await close_repeatably(self.destination, data_id, contents)
 
     async def aclose(self) -> None:
         """Let go of connections. Safe to repeat."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.errors import SettingsError, SourceTimeError
+from ingest.frame_times import FrameTimes
 from ingest.rates import NS_PER_S
 from ingest.sources.base import SourceInfo, SourceSpec, StartFrom
 from ingest.timing import (
@@ -117,6 +118,11 @@ class PlanOptions:
         The rate where no stamps say; where they do and agree within 2 %, what the stream declares.
     azimuth, physical_sample, project_id, tags
         As in `StreamSettings`.
+    for_lake : bool, default False
+        Whether a lake is among the destinations: no chunk crosses a multiple of `chunk_size`, the edge of a shard, and
+        the plan holds every frame's time.
+    for_platform : bool, default True
+        Whether a platform is among them, which knows a frame's time only by its chunk's.
     """
 
     name: str | None = None
@@ -128,6 +134,8 @@ class PlanOptions:
     physical_sample: str | None = None
     project_id: str | None = None
     tags: tuple[str, ...] = ()
+    for_lake: bool = False
+    for_platform: bool = True
 
 
 @dataclass(frozen=True)
@@ -162,6 +170,8 @@ class RunPlan:
         What is odd about it.
     bytes_in : int
         Size of the decoded frames as stored.
+    frame_times : FrameTimes or None
+        Every frame's time and number; only for a lake.
     """
 
     spec: SourceSpec
@@ -178,6 +188,7 @@ class RunPlan:
     time_error: TimeError
     findings: tuple[Finding, ...]
     bytes_in: int
+    frame_times: FrameTimes | None = None
 
     @property
     def name(self) -> str:
@@ -245,11 +256,14 @@ def plan_run(info: SourceInfo, options: PlanOptions) -> RunPlan:
         )
     timeline, stamps_ns = _timeline(info, options)
     chunk_size = _chunk_size(info, options, timeline)
-    ranges = cut(info.frames, chunk_size, timeline.breaks if options.chunking == "gap-aware" else ())
+    breaks = timeline.breaks if options.chunking == "gap-aware" else ()
+    ranges = cut(info.frames, chunk_size, breaks, on_grid=options.for_lake)
     rates = _rates(ranges, timeline)
+    error = TimeError()
     if stamps_ns is None:
         starts_ms = [round((info.start_ns + a * NS_PER_S / timeline.fps) / NS_PER_MS) for a, _ in ranges]
-        error = TimeError()
+    elif not options.for_platform:  # a lake alone has every frame's own time
+        starts_ms = [round(int(stamps_ns[a]) / NS_PER_MS) for a, _ in ranges]
     else:
         starts_ms = [chunk_start_ms(stamps_ns[a:b], fps) for (a, b), fps in zip(ranges, rates, strict=True)]
         error = time_error(stamps_ns, ranges, starts_ms, rates)
@@ -269,10 +283,12 @@ def plan_run(info: SourceInfo, options: PlanOptions) -> RunPlan:
         start_from=info.start_from,
         fps_claimed=info.fps_claimed,
         time_error=error,
-        findings=info.findings + timeline.findings,
+        findings=tuple(dict.fromkeys(info.findings + timeline.findings)),  # a lake's earlier ones may be the same
         bytes_in=info.bytes_in,
+        frame_times=_frame_times(info, timeline, stamps_ns) if options.for_lake else None,
     )
-    return replace(plan, findings=plan.findings + _plan_findings(plan, info.frame_numbers))
+    found = _plan_findings(plan, info.frame_numbers)
+    return replace(plan, findings=tuple(dict.fromkeys(plan.findings + found)))
 
 
 def _timeline(info: SourceInfo, options: PlanOptions) -> tuple[Timeline, NDArray[np.int64] | None]:
@@ -305,6 +321,15 @@ def _timeline(info: SourceInfo, options: PlanOptions) -> tuple[Timeline, NDArray
     return regular_timeline(info.frames, rate), None
 
 
+def _frame_times(info: SourceInfo, timeline: Timeline, stamps_ns: NDArray[np.int64] | None) -> FrameTimes:
+    if stamps_ns is None:
+        since_ns = np.rint(np.arange(info.frames) * (NS_PER_S / timeline.fps)).astype(np.int64)
+        stamps_ns = since_ns + (info.start_ns or 0)
+    numbers = info.frame_numbers
+    # A lake marks lost frames by a number below 0.
+    return FrameTimes.of(stamps_ns, None if numbers is not None and numbers.min(initial=0) < 0 else numbers)
+
+
 def _by_number(info: SourceInfo, fps: float) -> NDArray[np.int64] | None:
     """Stamps of a run that has none, by the camera's own count, so that a hole in it is a gap; None: no holes."""
     numbers = info.frame_numbers
@@ -321,7 +346,7 @@ def _by_number(info: SourceInfo, fps: float) -> NDArray[np.int64] | None:
 def _chunk_size(info: SourceInfo, options: PlanOptions, timeline: Timeline) -> int:
     frame_bytes = info.height_px * info.width_px
     least = math.ceil(2 * timeline.fps)
-    chunk_size = options.chunk_size
+    chunk_size = options.chunk_size or _earlier_chunk_size(info, least)
     if chunk_size is None:
         chunk_size = math.ceil(2 * timeline.max_fps)
         # Whole hdf5_chunks, as long as that does not make the chunk much longer: else two workers decompress one.
@@ -340,6 +365,13 @@ def _chunk_size(info: SourceInfo, options: PlanOptions, timeline: Timeline) -> i
             hint=f"pass a smaller --chunk-size (at least {least}), or a lower --fps if the measured rate is wrong",
         )
     return chunk_size
+
+
+def _earlier_chunk_size(info: SourceInfo, least: int) -> int | None:
+    """Return the chunk size of a stream in a lake, so that its shards may stay as they are; None: it will not do."""
+    size = info.earlier.chunk_size if info.earlier is not None else None
+    fits = size is not None and size >= least and size * info.height_px * info.width_px <= MAX_CHUNK_BYTES
+    return size if fits else None
 
 
 def _rates(ranges: list[tuple[int, int]], timeline: Timeline) -> list[float]:

@@ -55,7 +55,7 @@ class BackfillSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     sources: tuple[str, ...] = ()
-    to: str | None = None
+    to: tuple[str, ...] = ()
     name: str | None = None
     sample: str | None = None
     project: str | None = None
@@ -83,7 +83,7 @@ class BackfillSettings(BaseModel):
     raw_dtype: str | None = None
     raw_header_bytes: int = Field(default=0, ge=0)
     chunk_size: int | None = Field(default=None, ge=1)
-    chunking: Literal["gap-aware", "regular"] = "gap-aware"
+    chunking: Literal["gap-aware", "regular"] | None = None
     points_per_chunk: int = Field(default=100, ge=1)
     instrument: int | None = None
     follow: float | None = None
@@ -92,6 +92,8 @@ class BackfillSettings(BaseModel):
     open_runs: int = Field(default=4, ge=1, le=64)
     level: int = Field(default=1, ge=-131072, le=22)
     retry_for: float = 900.0
+    failover: str | None = None
+    failover_after: float = 60.0
     restart: bool = False
     state: str | None = None
     address: str | None = None
@@ -106,7 +108,7 @@ class BackfillSettings(BaseModel):
     def _time_text(cls, value: object) -> object:
         return value.isoformat() if isinstance(value, datetime) else value  # YAML reads times by itself
 
-    @field_validator("retry_for", mode="before")
+    @field_validator("retry_for", "failover_after", mode="before")
     @classmethod
     def _retry_seconds(cls, value: object) -> object:
         return parse_duration_s(value)
@@ -203,13 +205,17 @@ class BackfillSettings(BaseModel):
                 )
         return window
 
-    def plan_options(self, *, require_rotation: bool = False) -> PlanOptions:
+    def plan_options(
+        self, *, require_rotation: bool = False, for_lake: bool = False, for_platform: bool = True
+    ) -> PlanOptions:
         """Return what is said of the streams.
 
         Parameters
         ----------
         require_rotation : bool
             Whether nobody having said how the sample rotated is an error; else it is planned as stationary.
+        for_lake, for_platform : bool
+            What is among the destinations. A lake alone needs no chunks that end at gaps: it has every frame's time.
 
         Raises
         ------
@@ -226,12 +232,14 @@ class BackfillSettings(BaseModel):
             name=self.name,
             rotations_per_min=self.rotations_per_min or 0.0,
             chunk_size=self.chunk_size,
-            chunking=self.chunking,
+            chunking=self.chunking or ("gap-aware" if for_platform else "regular"),
             fps=self.fps,
             azimuth=self.azimuth,
             physical_sample=self.sample,
             project_id=self.project,
             tags=self.tag,
+            for_lake=for_lake,
+            for_platform=for_platform,
         )
 
     def series_options(self) -> SeriesOptions:
@@ -254,7 +262,20 @@ KEYS = tuple(
 """Keys of a job file."""
 
 JOB_KEYS = frozenset(
-    {"sources", "to", "packers", "open_runs", "level", "retry_for", "restart", "state", "address", "rules"}
+    {
+        "sources",
+        "to",
+        "packers",
+        "open_runs",
+        "level",
+        "retry_for",
+        "failover",
+        "failover_after",
+        "restart",
+        "state",
+        "address",
+        "rules",
+    }  # fmt: skip
 )
 """Those of the whole job."""
 
@@ -282,7 +303,7 @@ def settings_from(values: Mapping[str, Any], where: str, known: Sequence[str] = 
         if "key" in key.lower():
             hint = "API keys come from AS_API_KEY or --api-key-file, never from a job file"
         raise SettingsError(f"{where} has an unknown key {key!r}", hint=hint)
-    listed = {name: (values[name],) for name in ("sources", "tag") if isinstance(values.get(name), str)}
+    listed = {name: (values[name],) for name in ("sources", "to", "tag") if isinstance(values.get(name), str)}
     try:
         return BackfillSettings.model_validate({**values, **listed})
     except ValidationError as exc:

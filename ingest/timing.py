@@ -367,15 +367,17 @@ def chunk_start_ms(timestamps_ns: NDArray[np.int64], fps: float) -> int:
     )
 
 
-def cut(frames: int, chunk_size: int, breaks: tuple[int, ...] = ()) -> list[tuple[int, int]]:
+def cut(frames: int, chunk_size: int, breaks: tuple[int, ...] = (), *, on_grid: bool = False) -> list[tuple[int, int]]:
     """Cover frames 0 to `frames` with ranges of at most `chunk_size`, none across a break.
+
+    With `on_grid`, none across a multiple of `chunk_size` either.
 
     Returns
     -------
     list of (start, stop)
         In order, each frame exactly once.
     """
-    edges = [0, *breaks, frames]
+    edges = sorted({0, *breaks, frames, *(range(0, frames, chunk_size) if on_grid else ())})
     return [
         (start, min(start + chunk_size, stop)) for a, stop in pairwise(edges) for start in range(a, stop, chunk_size)
     ]

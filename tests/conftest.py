@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from ingest.server.run import ServerProcess, start_server_process
+from tests.s3 import aws_environment, s3, s3_server  # noqa: F401  fixtures
 from tests.support import KEY
 
 settings.register_profile("same", derandomize=True)  # a change that breaks something breaks it in every run

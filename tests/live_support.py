@@ -24,6 +24,7 @@ from actors.pool import PackerPool
 from actors.producer import ProducedStream, PushWindow
 from actors.senders import FramesItem, FramesSender, OnFull, PointsSender
 from ingest.chunks import ChunkLabel, EncodedChunk
+from ingest.contents import StreamContents
 from ingest.destinations.readback import StoredChunk, read_back
 from ingest.journal import Journal
 from ingest.ledger import Sealed, StreamState
@@ -94,7 +95,9 @@ class FakeOutlet:
         self.taken.append(chunk)
         return Delivery("etag", 1)
 
-    async def close_stream(self, data_id: str) -> None:
+    finishes_streams = False
+
+    async def close_stream(self, data_id: str, contents: StreamContents | None = None) -> None:
         if self.act_on_close is not None:
             self.act_on_close()
         self.closed.append(data_id)
@@ -166,6 +169,8 @@ class LiveSystem:
         Names its leases.
     quick : bool
         Whether the dispatcher's pauses are cut short, which last seconds.
+    pokes : bool
+        Whether the dispatcher hears of streams and chunks at once, and not only by looking for them.
     options
         Of `LiveOptions`.
     """
@@ -176,12 +181,13 @@ class LiveSystem:
         state: Path,
         *,
         session_id: str = "session-a",
-        key: Secret = KEY,
+        key: Secret | None = KEY,
         on_full: OnFull = "block",
         packers: int = 2,
         quick: bool = True,
         aggregator: Handle | None = None,
         window: int = 4,
+        pokes: bool = True,
         **options,
     ) -> None:
         defaults = {
@@ -200,8 +206,9 @@ class LiveSystem:
         self.dispatcher = LiveDispatcher(self.setup, self.aggregator, sleep=sleep)
         self.packers: list[LivePacker] = []
         self.pool = PackerPool(self._new_packer, packers, 2, asyncio.sleep)
-        self.frames = FramesSender(LocalHandle(self.rheed), self.pool, self.dispatcher.poke, on_full)
-        self.points = PointsSender(LocalHandle(self.series), self.dispatcher.poke, on_full)
+        self._poke = self.dispatcher.poke if pokes else _unheard
+        self.frames = FramesSender(LocalHandle(self.rheed), self.pool, self._poke, on_full)
+        self.points = PointsSender(LocalHandle(self.series), self._poke, on_full)
         self._window = window
         self._on_full = on_full
 
@@ -215,17 +222,19 @@ class LiveSystem:
         state = self.series if isinstance(settings, TimeseriesSettings) else self.rheed
         key = uuid.uuid4().hex
         data_id = await state.initialize(key, settings)
-        await self.dispatcher.poke(key)
+        await self._poke(key)
         return ProducedStream(key, data_id, settings, PushWindow(self._window, 64 << 20))
 
-    def push(self, stream: ProducedStream, index: int, frames: np.ndarray | None = None) -> None:
+    def push(
+        self, stream: ProducedStream, index: int, frames: np.ndarray | None = None, start_ms: int | None = None
+    ) -> None:
         frames = frames_of(index) if frames is None else frames
         seq, index = stream.begin(index, f"chunk {index}")
         if not stream.window.admit(frames.nbytes, block=False):
             assert self._on_full == "drop", "the test pushes more than its window"
             stream.drop(seq, index, "the window was full")
             return
-        start_ms = START_MS + 400 * index
+        start_ms = START_MS + 400 * index if start_ms is None else start_ms
         self.frames.send(stream, FramesItem(seq, index, frames, frames.shape, start_ms, (None, None), frames.nbytes))
 
     def push_points(
@@ -287,6 +296,10 @@ class LiveSystem:
         for part in (*self.packers, self.rheed, self.series):
             await part.aclose()
         self.journal.close()
+
+
+async def _unheard(_key: str) -> None:
+    pass
 
 
 async def _cut_short(seconds: float) -> None:

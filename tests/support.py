@@ -18,6 +18,7 @@ from actors.streamer_states import StreamerState
 from ingest.cli.planning import find_candidates
 from ingest.config import BackfillSettings
 from ingest.destinations import open_destination, open_timeseries
+from ingest.failover import FailoverOptions
 from ingest.journal import Journal, StreamRow
 from ingest.plan import RunPlan
 from ingest.retry import RetryPolicy
@@ -40,10 +41,10 @@ def make_run(path: Path, *, frames: int = 200, seed: int = 0, gap: int | None = 
     return run
 
 
-def plan_of(path: Path, **settings) -> tuple[str, RunPlan]:
+def plan_of(path: Path, to: Sequence[str] = (), **settings) -> tuple[str, RunPlan]:
     """Return a run's canonical name and its plan; stationary unless said otherwise."""
     settings = {"rotations_per_min": 0.0, **settings}
-    [candidate] = find_candidates([str(path)], BackfillSettings(**settings), planning=True)
+    [candidate] = find_candidates([str(path)], BackfillSettings(**settings), planning=True, to=to)
     assert candidate.plan is not None, candidate.error
     return candidate.path, candidate.plan
 
@@ -100,7 +101,7 @@ class System:
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         state: Path,
         *,
         job_id: str = "job",
@@ -111,31 +112,34 @@ class System:
         spawn: Callable[[int], Handle] | None = None,
         telemetry: Telemetry | None = None,
         aggregator: Handle | None = None,
+        failover: FailoverOptions | None = None,
     ) -> None:
         self.journal = Journal(state, time.time)
-        self.url, self.job_id = url, job_id
+        self.urls, self.job_id = [url] if isinstance(url, str) else list(url), job_id
         self.aggregator = aggregator or LocalHandle(Aggregator(str(state), lease_s))
-        self._streamer = StreamerState(self.aggregator, url, key, retry, telemetry)
+        primary = retry if failover is None else failover.primary(retry)
+        self._streamer = StreamerState(self.aggregator, key, primary, telemetry)
         self._packers: list[Packer] = []
 
         def new_packer(_number: int) -> Handle:
-            self._packers.append(Packer(url, key, retry, 1, telemetry))
+            self._packers.append(Packer(key, retry, 1, telemetry, failover))
             return LocalHandle(self._packers[-1])
 
         self.dispatcher = Dispatcher(
-            DispatcherOptions(job_id, packers=packers, lease_s=lease_s),
+            DispatcherOptions(job_id, packers=packers, lease_s=lease_s, failover=failover),
             self.aggregator,
             LocalHandle(self._streamer),
             spawn or new_packer,
-            lambda: open_destination(url, key, retry=retry),
-            lambda: open_timeseries(url, key, retry=retry),
+            lambda to: open_destination(to, key, retry=primary),
+            lambda to: open_timeseries(to, key, retry=primary),
             telemetry,
         )
 
     def register(self, *runs: tuple[str, RunPlan], restart: bool = False) -> list[str]:
+        targets = [(to, path, plan) for path, plan in runs for to in self.urls]
         return [
-            self.journal.register(self.job_id, seq, self.url, path, plan, restart=restart).key
-            for seq, (path, plan) in enumerate(runs)
+            self.journal.register(self.job_id, seq, to, path, plan, restart=restart).key
+            for seq, (to, path, plan) in enumerate(targets)
         ]
 
     def work(self, timeout_s: float = 30.0) -> list[StreamRow]:
@@ -166,11 +170,16 @@ class System:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.drop_parts()
+
+    async def drop_parts(self) -> None:
         for part in (*self._packers, self._streamer):
             await part.aclose()
 
 
-def backfill_without_ray(url: str, state: Path, *runs: tuple[str, RunPlan], **options) -> list[StreamRow]:
+def backfill_without_ray(
+    url: str | Sequence[str], state: Path, *runs: tuple[str, RunPlan], **options
+) -> list[StreamRow]:
     """Register and work off runs."""
     system = System(url, state, **options)
     system.register(*runs)

@@ -307,6 +307,8 @@ def test_everything_that_a_job_can_say(load, tmp_path):
         open-runs: 2
         level: 3
         retry-for: 15m
+        failover: /mnt/failover
+        failover-after: 2m
         restart: true
         state: /state
         address: auto

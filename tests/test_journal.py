@@ -532,6 +532,7 @@ def test_a_receipt_keeps_its_label(journal, opened):
 ADDED_SINCE = {
     1: (("streams", "kind"), ("streams", "account"), ("streams", "holes"), ("receipts", "label")),
     2: (("receipts", "lost_frames"),),
+    3: (("job_runs", "parked"),),
 }
 
 
@@ -544,7 +545,7 @@ def as_version(version, path):
     db.close()
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_journal_of_an_earlier_version_keeps_everything_and_goes_on(version, tmp_path, clock, opened):
     path, key = filled(tmp_path, clock)
     before = Journal(path.parent, clock)
@@ -552,7 +553,7 @@ def test_a_journal_of_an_earlier_version_keeps_everything_and_goes_on(version, t
     before.close()
     as_version(version, path)
     journal = opened()
-    assert journal._db.execute("PRAGMA user_version").fetchone()[0] == 3
+    assert journal._db.execute("PRAGMA user_version").fetchone()[0] == 4
     assert (journal.receipts(key), journal.load(key), journal.row(key)) == (receipts, stream, row)
     assert journal.plan(key) == kept_plan
     assert (journal.row(key).kind, journal.load(key).holes) == ("archive", ())
@@ -727,7 +728,7 @@ def test_a_newer_schema_is_refused(tmp_path, clock):
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version=99")
     db.close()
-    with pytest.raises(JournalCorruptError, match="has schema 99; this version of rheed-ingest knows 3") as caught:
+    with pytest.raises(JournalCorruptError, match="has schema 99; this version of rheed-ingest knows 4") as caught:
         Journal(path.parent, clock)
     assert "use the version that wrote it" in caught.value.hint
 

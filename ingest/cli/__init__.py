@@ -14,11 +14,14 @@ __all__ = ["main"]
 COMMANDS = {
     "backfill": "ingest.cli.backfill",
     "demo": "ingest.cli.demo",
+    "export": "ingest.cli.export",
     "inspect": "ingest.cli.inspect",
+    "reconcile": "ingest.cli.reconcile",
     "serve": "ingest.cli.serve",
     "spool": "ingest.cli.spool",
     "status": "ingest.cli.state",
     "streams": "ingest.cli.state",
+    "verify": "ingest.cli.verify",
 }
 
 

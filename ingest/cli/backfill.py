@@ -10,14 +10,14 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ingest.cli.exits import FAILED, INTERRUPTED, OK, PARTIAL
 from ingest.cli.options import (
     api_key,
-    canonical_destination,
+    canonical_destinations,
     merged_settings,
     source_options,
     state_dir,
@@ -25,22 +25,34 @@ from ingest.cli.options import (
 )
 from ingest.cli.stopping import stop_on_signals
 from ingest.config import BackfillSettings
+from ingest.errors import SettingsError
+from ingest.lake.opening import canonical_lake_url
 from ingest.telemetry import Secret
+
+if TYPE_CHECKING:
+    from ingest.failover import FailoverOptions
 
 __all__ = ["backfill"]
 
 
 @click.command()
 @click.argument("sources", nargs=-1, metavar="SOURCE...|JOB.yaml")
-@click.option("--to", metavar="URL", help="Destination; default AS_API_ENDPOINT.")
+@click.option(
+    "--to",
+    multiple=True,
+    metavar="URL",
+    help="Destination: a platform, or the folder or s3:// URL of a lake; repeat for several. Default AS_API_ENDPOINT.",
+)
 @stream_options
 @source_options
 @click.option("--packers", type=int, help="Workers; default: as many as there are free processors.")
 @click.option("--open-runs", type=int, help="Streams that are open at once; default 4.")
 @click.option("--level", type=int, help="zstd level; default 1.")
 @click.option("--retry-for", metavar="TIME", help="How long an unreachable destination is tried; default 15m.")
+@click.option("--failover", metavar="URL", help="Folder or s3:// URL where chunks of a destination that is away wait.")
+@click.option("--failover-after", metavar="TIME", help="How long a destination is tried before; default 60s.")
 @click.option("--restart", is_flag=True, help="Send everything anew, as other streams.")
-@click.option("--state", metavar="DIR", help="Folder of the journal; default: the user's state folder.")
+@click.option("--state", metavar="DIR", help="Folder of the journal; default: the lake's, else the user's.")
 @click.option("--address", help="Address of a Ray cluster (run on one of its nodes); default: a Ray of its own.")
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="File with the API key; default: AS_API_KEY.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be sent and created.")
@@ -53,22 +65,39 @@ def backfill(sources: Sequence[str], api_key_file: Path | None, dry_run: bool, a
       rheed-ingest backfill runs/2023-10-18 --to https://api.atomscale.ai --sample STO-17 --tag STO
     """  # noqa: D301 - \b is click's
     settings = merged_settings(sources, given)
-    destination = canonical_destination(settings.to)
+    destinations = canonical_destinations(settings.to)
     key = api_key(api_key_file)
+    _failover(settings, destinations)  # refuses what cannot be, before anything is read
     if dry_run:
-        return _dry_run(settings, destination, key, as_json=as_json)
-    return _send(settings, destination, key, as_json=as_json)
+        return _dry_run(settings, destinations, key, as_json=as_json)
+    return _send(settings, destinations, key, as_json=as_json)
 
 
-def _dry_run(settings: BackfillSettings, destination: str, key: Secret | None, *, as_json: bool) -> int:
+def _failover(settings: BackfillSettings, destinations: Sequence[str]) -> FailoverOptions | None:
+    from ingest.failover import FailoverOptions
+    from ingest.lake.opening import open_store
+
+    if settings.failover is None:
+        return None
+    url = canonical_lake_url(settings.failover)
+    if url in destinations:
+        raise SettingsError(
+            f"--failover {url} is a destination itself", hint="name a store that works while the destination does not"
+        )
+    open_store(url).close()
+    return FailoverOptions(url, settings.failover_after, state=settings.state)
+
+
+def _dry_run(settings: BackfillSettings, destinations: Sequence[str], key: Secret | None, *, as_json: bool) -> int:
     from ingest.cli.plan_report import growth_document, plan_document, plan_lines
     from ingest.cli.planning import find_candidates, warn_of_settings
     from ingest.series_plan import SeriesPlan
 
-    candidates = find_candidates(settings.sources, settings, planning=True)
+    candidates = find_candidates(settings.sources, settings, planning=True, to=destinations)
     warn_of_settings(settings, candidates)
     plans = [candidate.plan for candidate in candidates if candidate.plan is not None]
-    samples, tags = asyncio.run(_missing_names(plans, settings.retry_for, destination, key))
+    missing = [asyncio.run(_missing_names(plans, settings.retry_for, to, key)) for to in destinations]
+    samples, tags = (list(dict.fromkeys(name for each in kind for name in each)) for kind in zip(*missing, strict=True))
     totals = {
         "runs": len(plans),
         "frames": sum(plan.frames for plan in plans if not isinstance(plan, SeriesPlan)),
@@ -92,7 +121,7 @@ def _dry_run(settings: BackfillSettings, destination: str, key: Secret | None, *
         points = f", {totals['points']} points" if totals["points"] else ""
         click.echo(
             f"would send: {totals['runs']} runs, {totals['frames']} frames{points}, {totals['chunks']} chunks, "
-            f"{totals['bytes_in'] / 1e6:.1f} MB before compression, to {destination}"
+            f"{totals['bytes_in'] / 1e6:.1f} MB before compression, to {' and '.join(destinations)}"
         )
     bad = sum(candidate.error is not None for candidate in candidates)
     return OK if not bad else (PARTIAL if plans else FAILED)
@@ -126,32 +155,33 @@ async def _missing_names(
     return new_samples, list(new_tags)
 
 
-def _send(settings: BackfillSettings, destination: str, key: Secret | None, *, as_json: bool) -> int:
+def _send(settings: BackfillSettings, destinations: Sequence[str], key: Secret | None, *, as_json: bool) -> int:
     from ingest.cli.growing import refuse_growing
     from ingest.cli.planning import Candidate, find_candidates, warn_of_settings
     from ingest.cli.report import RunReport, document, exit_code, lines
     from ingest.destinations import open_destination
 
-    open_destination(destination, key)  # refuses what cannot be, before anything is read
+    for destination in destinations:
+        open_destination(destination, key)  # refuses what cannot be, before anything is read
     if settings.follow is not None and not _wait_for_writers(settings.sources, settings.follow):
         click.echo("interrupted; nothing was sent", err=True)
         return INTERRUPTED
     began_s = time.monotonic()
-    candidates = refuse_growing(find_candidates(settings.sources, settings, planning=True))
+    candidates = refuse_growing(find_candidates(settings.sources, settings, planning=True, to=destinations))
     warn_of_settings(settings, candidates)
     planned = [candidate for candidate in candidates if candidate.plan is not None]
-    results: dict[str, RunReport] = {}
+    results: dict[str, list[RunReport]] = {}
 
-    def report(candidate: Candidate) -> RunReport:
+    def of(candidate: Candidate) -> list[RunReport]:
         error = candidate.error
-        return results.get(candidate.path) or RunReport(
-            candidate, "failed", error=str(error), hint=error.hint if error else None
-        )
+        return results.get(candidate.path) or [
+            RunReport(candidate, "failed", error=str(error), hint=error.hint if error else None)
+        ]
 
     with stop_on_signals("finishing what is in flight") as stop:
         if planned:
-            results = _run(settings, destination, key, planned, stop)
-        reports = [report(candidate) for candidate in candidates]
+            results = _run(settings, destinations, key, planned, stop)
+        reports = [report for candidate in candidates for report in of(candidate)]
         seconds = time.monotonic() - began_s
         if as_json:
             click.echo(json.dumps(document(reports, seconds), indent=2))
@@ -161,7 +191,8 @@ def _send(settings: BackfillSettings, destination: str, key: Secret | None, *, a
             again = [argument for argument in sys.argv[1:] if argument != "--restart"]  # which would begin once more
             click.echo(f"interrupted; to resume: {shlex.join(['rheed-ingest', *again])}", err=True)
             return INTERRUPTED
-        _deliver_spool(settings, destination, key, stop)
+        for destination in destinations:
+            _deliver_spool(settings, destination, key, stop)
     return exit_code(reports)
 
 
@@ -180,8 +211,8 @@ def _wait_for_writers(sources: Sequence[str], quiet_s: float) -> bool:
 
 
 def _deliver_spool(settings: BackfillSettings, destination: str, key: Secret | None, stop: threading.Event) -> None:
-    """Deliver what live streamers left behind for the same endpoint and key, if they did; not this job's to fail by."""
-    state = state_dir(settings.state)
+    """Deliver what live streamers left behind for the same destination and key; not this job's to fail by."""
+    state = state_dir(settings.state, [destination])
     if (state / "spool").is_dir():
         from ingest.cli.delivering import deliver_leftovers
 
@@ -189,8 +220,12 @@ def _deliver_spool(settings: BackfillSettings, destination: str, key: Secret | N
 
 
 def _run(
-    settings: BackfillSettings, destination: str, key: Secret | None, planned: Sequence[Any], stop: threading.Event
-) -> dict[str, Any]:
+    settings: BackfillSettings,
+    destinations: Sequence[str],
+    key: Secret | None,
+    planned: Sequence[Any],
+    stop: threading.Event,
+) -> dict[str, list[Any]]:
     from rich.console import Console
 
     from actors.backfill import BackfillRequest, run_backfill
@@ -200,19 +235,22 @@ def _run(
 
     request = BackfillRequest(
         plans=[candidate.plan for candidate in planned],
-        destination=destination,
+        destinations=destinations,
         api_key=key,
-        state_dir=state_dir(settings.state),
+        state_dir=state_dir(settings.state, destinations),
         address=settings.address,
         packers=settings.packers,
         open_runs=settings.open_runs,
         retry=RetryPolicy(retry_for_s=settings.retry_for),
         level=settings.level,
         restart=settings.restart,
+        failover=_failover(settings, destinations),
     )
     with JobProgress(Console(stderr=True)) as progress:
         results = run_backfill(request, progress.show, stop)
-    return {
-        candidate.path: RunReport(candidate, result.end.status, result.row, result.end.error, result.end.hint)
-        for candidate, result in zip(planned, results, strict=True)
-    }
+    reports: dict[str, list[RunReport]] = {}
+    for number, result in enumerate(results):
+        candidate, end = planned[number // len(destinations)], result.end
+        report = RunReport(candidate, end.status, result.row, end.error, end.hint, result.destination)
+        reports.setdefault(candidate.path, []).append(report)
+    return reports

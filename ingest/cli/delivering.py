@@ -18,6 +18,7 @@ import click
 from actors.live_setup import LiveOptions, LiveSetup
 from actors.spool_delivery import DeliveryProgress, LeftStream, SpoolDelivery, anything_waits, deliver_spool
 from ingest.cli.spooled import text_of_size
+from ingest.destinations import NULL_URL, is_lake
 from ingest.errors import AuthenticationError
 from ingest.telemetry import Secret
 from ingest.wire.session import check_endpoint, check_key
@@ -38,9 +39,9 @@ def setup_of(
     Parameters
     ----------
     destination : str
-        Canonical URL of a platform.
+        Canonical URL of a platform or a lake.
     key : Secret or None
-        The one that the streamer had.
+        The one that the streamer had; a lake needs none.
     state, spools : Path
         Folders of the journal and of all spools, which is in the first by default.
     retry_for_s : float
@@ -49,33 +50,41 @@ def setup_of(
     Raises
     ------
     SettingsError
-        `destination` is no platform's.
+        `destination` is neither.
     AuthenticationError
         No key, or one that cannot be.
     """
-    endpoint = check_endpoint(destination)
-    if key is None:
-        raise AuthenticationError(
-            f"{endpoint} needs an API key: the one that the streamer had",
-            hint="set AS_API_KEY, or pass --api-key-file",
-        )
-    check_key(key)
+    if is_lake(destination):
+        key = None
+    else:
+        destination = check_endpoint(destination)
+        if key is None:
+            raise AuthenticationError(
+                f"{destination} needs an API key: the one that the streamer had",
+                hint="set AS_API_KEY, or pass --api-key-file",
+            )
+        check_key(key)
     drain_retry = replace(LiveOptions().drain_retry, retry_for_s=min(CALL_FOR_S, retry_for_s / 2))
     options = LiveOptions(scan_s=SCAN_S, drain_retry=drain_retry)
-    return LiveSetup(uuid.uuid4().hex[:12], endpoint, key, str(state), None if spools is None else str(spools), options)
+    spool_dir = None if spools is None else str(spools)
+    return LiveSetup(uuid.uuid4().hex[:12], destination, key, str(state), spool_dir, options)
 
 
-def deliver_waiting(setup: LiveSetup, retry_for_s: float, stop: threading.Event) -> SpoolDelivery:
+def deliver_waiting(
+    setup: LiveSetup, retry_for_s: float, stop: threading.Event, *, close_abandoned: bool = False
+) -> SpoolDelivery:
     """Deliver what waits, saying on stderr how it goes; see `deliver_spool`."""
     lines = _Lines(setup.destination)
     with _log_unheard():
-        return asyncio.run(deliver_spool(setup, retry_for_s=retry_for_s, watch=lines.show, stop=stop))
+        return asyncio.run(
+            deliver_spool(setup, retry_for_s=retry_for_s, close_abandoned=close_abandoned, watch=lines.show, stop=stop)
+        )
 
 
 def deliver_leftovers(destination: str, key: Secret | None, state: Path, stop: threading.Event) -> None:
-    """Deliver what streamers left in the spool for the same endpoint and key; on stderr, and nothing is raised."""
+    """Deliver what streamers left in the spool for the same destination and key; on stderr, and nothing is raised."""
     try:
-        if key is None or not destination.startswith(("http://", "https://")):
+        if destination == NULL_URL or (key is None and not is_lake(destination)):
             return
         setup = setup_of(destination, key, state, LEFTOVERS_FOR_S)
         if not anything_waits(setup):
@@ -141,14 +150,15 @@ def delivery_document(delivery: SpoolDelivery, seconds: float) -> dict[str, Any]
             }
             for left in delivery.left
         ],
+        "abandoned": list(delivery.abandoned),
         "seconds": round(seconds, 3),
     }
 
 
-def delivery_lines(delivery: SpoolDelivery) -> list[str]:
-    """Return the same for people."""
+def delivery_lines(delivery: SpoolDelivery, whom: str = "this endpoint and key") -> list[str]:
+    """Return the same for people; `whom` it was for."""
     if not (delivery.chunks or delivery.closed or delivery.lost or delivery.left):
-        return ["nothing waits for this endpoint and key"]
+        return [f"nothing waits for {whom}"]
     out = [f"delivered {delivery.chunks} chunk(s), {text_of_size(delivery.n_bytes)}"]
     out += [f"closed stream {data_id}" for data_id in delivery.closed]
     out += [

@@ -94,7 +94,7 @@ def _backfill(plan: RunPlan, server: ServerProcess, state: Path) -> tuple[RunRes
 
     began_s = time.monotonic()
     with JobProgress(Console(stderr=True)) as progress:
-        request = BackfillRequest([plan], server.url, server.api_key, state)
+        request = BackfillRequest([plan], [server.url], server.api_key, state)
         [result] = run_backfill(request, progress.show, threading.Event())
     return result, time.monotonic() - began_s
 

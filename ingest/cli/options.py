@@ -11,13 +11,25 @@ from urllib.parse import urlsplit, urlunsplit
 import click
 
 from ingest.config import BackfillSettings, load_job_file
+from ingest.destinations import NULL_URL, is_lake
 from ingest.errors import SettingsError
+from ingest.lake.layout import STATE_FOLDER
+from ingest.lake.opening import canonical_lake_url
 from ingest.rules import SIDECAR_NAMES
 from ingest.settings import given_fields, settings_from
 from ingest.sources.base import Orientation
+from ingest.sources.urls import is_url
 from ingest.telemetry import Secret
 
-__all__ = ["api_key", "canonical_destination", "merged_settings", "source_options", "state_dir", "stream_options"]
+__all__ = [
+    "api_key",
+    "canonical_destination",
+    "canonical_destinations",
+    "merged_settings",
+    "source_options",
+    "state_dir",
+    "stream_options",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -177,6 +189,11 @@ def api_key(key_file: Path | None) -> Secret | None:
     return None if first is None else Secret(first)
 
 
+def canonical_destinations(to: Sequence[str]) -> tuple[str, ...]:
+    """Return the destinations' URLs, each once, as `canonical_destination`; default: that of the environment."""
+    return tuple(dict.fromkeys(canonical_destination(url) for url in to)) if to else (canonical_destination(None),)
+
+
 def canonical_destination(to: str | None) -> str:
     """Return the destination's URL in the one form that the journal knows it by.
 
@@ -187,7 +204,20 @@ def canonical_destination(to: str | None) -> str:
     """
     url = to or os.environ.get("AS_API_ENDPOINT")
     if not url:
-        raise SettingsError("no destination", hint="pass --to https://api.atomscale.ai, or set AS_API_ENDPOINT")
+        raise SettingsError(
+            "no destination",
+            hint="pass --to https://api.atomscale.ai (or set AS_API_ENDPOINT), or the folder or s3:// URL of a lake",
+        )
+    if url == NULL_URL:
+        return url
+    if is_lake(url):
+        lake = canonical_lake_url(url)
+        if lake.startswith("memory://"):
+            raise SettingsError(
+                f"{lake}: each worker would have a memory of its own",
+                hint="name a folder, or a URL such as s3://bucket",
+            )
+        return lake
     try:
         parts = urlsplit(url)
     except ValueError as exc:
@@ -196,15 +226,15 @@ def canonical_destination(to: str | None) -> str:
         raise SettingsError("a destination's URL has no query or fragment", hint="write https://api.atomscale.ai")
     if parts.username or parts.password:
         raise SettingsError("a destination's URL has no user and password in it", hint="the key comes from AS_API_KEY")
-    if parts.scheme.lower() in ("http", "https"):
-        return urlunsplit((parts.scheme.lower(), parts.netloc.lower(), parts.path.rstrip("/"), "", ""))
-    return url
+    return urlunsplit((parts.scheme.lower(), parts.netloc.lower(), parts.path.rstrip("/"), "", ""))
 
 
-def state_dir(state: str | None) -> Path:
-    """Return the folder of the journal."""
+def state_dir(state: str | None, destinations: Sequence[str] = ()) -> Path:
+    """Return the folder of the journal: of a job to one lake on a local disk that lake's own, else the user's."""
     from ingest.journal import default_state_dir
 
     if state is not None and "://" in state and not state.startswith("file://"):
         raise SettingsError(f"--state {state}: a journal is a local folder for now", hint="pass a path on a local disk")
+    if state is None and len(destinations) == 1 and is_lake(lake := destinations[0]) and not is_url(lake):
+        return Path(lake, STATE_FOLDER)
     return default_state_dir() if state is None else Path(state.removeprefix("file://")).expanduser()

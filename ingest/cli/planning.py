@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import click
 
 from ingest.config import BackfillSettings, run_settings
+from ingest.destinations import is_lake
+from ingest.earlier import plan_run_as_before, series_options_as_before
 from ingest.errors import IngestError, SettingsError, SourceReadError
-from ingest.plan import plan_run
 from ingest.series_plan import ArchivePlan, SeriesPlan, plan_series
 from ingest.sources import (
     SeriesInfo,
@@ -23,7 +24,7 @@ from ingest.sources import (
     inspect_series,
 )
 
-__all__ = ["Candidate", "find_candidates", "warn_of_settings"]
+__all__ = ["Candidate", "find_candidates", "finding_options", "warn_of_settings"]
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,12 @@ def find_candidates(
     settings: BackfillSettings,
     *,
     planning: bool,
+    to: Sequence[str] = (),
     seen: Callable[[Candidate], None] | None = None,
 ) -> list[Candidate]:
-    """Find, inspect and plan the runs in `sources`; unless `planning`, what is not known of one is made up for a look.
+    """Find, inspect and plan the runs in `sources`, for destinations `to`.
+
+    Unless `planning`, what is not known of one is made up for a look.
 
     Raises
     ------
@@ -75,18 +79,11 @@ def find_candidates(
         A setting that no run could have.
     """
     found: dict[str, Candidate] = {}
-    # Only what finding needs: times may be complete only with what rules and sidecars say of single runs.
-    finding = SourceOptions(
-        dataset=settings.dataset,
-        raw_shape=settings.raw_shape,
-        raw_dtype=settings.raw_dtype,
-        raw_header_bytes=settings.raw_header_bytes,
-    )
-    for entry in discover(sources, finding):
+    for entry in discover(sources, finding_options(settings)):
         if entry.spec is None:
             candidate = Candidate(entry.path, error=entry.error)
         else:
-            candidate = _candidate(entry.spec, settings, sources, planning=planning)
+            candidate = _candidate(entry.spec, settings, sources, planning=planning, to=to)
         found.setdefault(candidate.path, candidate)
         if seen is not None:
             seen(candidate)
@@ -100,8 +97,23 @@ def find_candidates(
     return candidates if name is None or len(candidates) == 1 else [_renamed(c, name) for c in candidates]
 
 
+def finding_options(settings: BackfillSettings) -> SourceOptions:
+    """Return what finding runs needs to know: times may be complete only with what rules and sidecars say of one."""
+    return SourceOptions(
+        dataset=settings.dataset,
+        raw_shape=settings.raw_shape,
+        raw_dtype=settings.raw_dtype,
+        raw_header_bytes=settings.raw_header_bytes,
+    )
+
+
 def _candidate(
-    spec: SourceSpec | SeriesSpec, settings: BackfillSettings, sources: Sequence[str], *, planning: bool
+    spec: SourceSpec | SeriesSpec,
+    settings: BackfillSettings,
+    sources: Sequence[str],
+    *,
+    planning: bool,
+    to: Sequence[str],
 ) -> Candidate:
     path = spec.canonical_path
     known = Candidate(path)
@@ -123,10 +135,15 @@ def _candidate(
         )
         # Rates and gaps do not depend on the start, so that a look at the run needs none.
         dated = info if info.start_ns is not None or planning else replace(info, start_ns=0, start_from="user")
-        options = own.plan_options(require_rotation=planning and info.rotations_per_min is None)
+        lakes = sum(map(is_lake, to))
+        options = own.plan_options(
+            require_rotation=planning and info.rotations_per_min is None,
+            for_lake=lakes > 0,
+            for_platform=lakes < len(to) or not to,
+        )
         if own.rotations_per_min is None and info.rotations_per_min is not None:
             options = replace(options, rotations_per_min=info.rotations_per_min)
-        return replace(known, plan=plan_run(dated, options))
+        return replace(known, plan=plan_run_as_before(dated, options))
     except IngestError as exc:
         return replace(known, error=exc)
     except OSError as exc:
@@ -138,7 +155,7 @@ def _log(known: Candidate, spec: SeriesSpec, own: BackfillSettings, *, planning:
     known = replace(known, path=info.spec.canonical_path, info=info)
     dated = info if info.start_ns is not None or planning else replace(info, start_ns=0, start_from="user")
     try:
-        return replace(known, plan=plan_series(dated, own.series_options()))
+        return replace(known, plan=plan_series(dated, series_options_as_before(info, own.series_options())))
     except IngestError as exc:
         return replace(known, error=exc)
 

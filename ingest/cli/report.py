@@ -33,6 +33,8 @@ class RunReport:
         What the journal says.
     error, hint : str or None
         Why it is not complete, and what would work.
+    destination : str or None
+        Where to; None: it did not come so far.
     """
 
     candidate: Candidate
@@ -40,6 +42,7 @@ class RunReport:
     row: StreamRow | None = None
     error: str | None = None
     hint: str | None = None
+    destination: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -86,6 +89,7 @@ def _run(report: RunReport) -> dict[str, Any]:
         counted["points"] = plan.frames
     return {
         "source": report.candidate.path,
+        "destination": report.destination,
         "data_id": row.data_id if row else None,
         "status": report.status,
         **counted,
@@ -99,6 +103,7 @@ def _run(report: RunReport) -> dict[str, Any]:
             "uploaded": confirmed - resumed,
             "resumed": resumed,
             "lost": row.lost if row else 0,
+            "parked": row.end.parked if row and row.end else 0,
         },
         "frames_lost": row.frames_lost if row else 0,
         "bytes_in": plan.bytes_in if plan else 0,
@@ -131,19 +136,22 @@ def document(reports: Sequence[RunReport], seconds: float) -> dict[str, Any]:
 def lines(reports: Sequence[RunReport], seconds: float) -> list[str]:
     """Return the same for people."""
     out = []
+    several = len({report.destination for report in reports if report.destination}) > 1
     for report in reports:
         run = _run(report)
         chunks = run["chunks"]
-        out.append(f"{report.status:<9}{report.candidate.path}")
+        where = f" -> {report.destination}" if several and report.destination else ""
+        out.append(f"{report.status:<9}{report.candidate.path}{where}")
         if run["data_id"]:
             since = f"from {utc(run['start_unix_ms_utc'])} ({run['start_from']})"
             what = f"{run['points']} points {since}" if "points" in run else f"{run['frames']} frames {since}"
             if run["fps"] is not None:
                 what += f" at {run['fps']:.6g} fps, time error <= {run['max_time_error_ms']:.1f} ms"
             out.append(f"         {run['data_id']}  {what}")
+            parked = f", {chunks['parked']} parked" if chunks["parked"] else ""
             out.append(
                 f"         {chunks['confirmed']} of {chunks['total']} chunks confirmed: {chunks['uploaded']} uploaded, "
-                f"{chunks['resumed']} resumed, {chunks['lost']} lost; {run['bytes_in'] / 1e6:.1f} MB in, "
+                f"{chunks['resumed']} resumed, {chunks['lost']} lost{parked}; {run['bytes_in'] / 1e6:.1f} MB in, "
                 f"{run['bytes_out'] / 1e6:.1f} MB out, {run['seconds']:.1f} s"
             )
         out += [f"         - {finding}" for finding in run["findings"]]

@@ -13,7 +13,17 @@ __all__ = ["serve"]
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder for all that it keeps.")
+@click.option(
+    "--data",
+    required=True,
+    metavar="DIR|URL",
+    help="Folder for all that it keeps; or s3://bucket/prefix, which clients then upload their chunks to.",
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    help="Folder of the catalogue of data at a URL; default: one in the user's state folder.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=int, default=8000, show_default=True, help="0: any free one.")
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="API keys, one a line; default: AS_API_KEY.")
@@ -21,7 +31,8 @@ __all__ = ["serve"]
 @click.option("--upload-url-ttl-s", type=float, default=900.0, show_default=True, help="How long upload URLs hold.")
 @click.option("--fsync/--no-fsync", default=True, help="Whether a chunk is on disk before it is confirmed.")
 def serve(
-    data: Path,
+    data: str,
+    state: Path | None,
     host: str,
     port: int,
     api_key_file: Path | None,
@@ -32,8 +43,9 @@ def serve(
     """Serve the embedded platform: for a lab without the cloud.
 
     \b
-    Example:
+    Examples:
       AS_API_KEY=... rheed-ingest serve --data /srv/rheed --host 0.0.0.0
+      AS_API_KEY=... rheed-ingest serve --data s3://lab/rheed --state /var/lib/rheed
     """  # noqa: D301 - \b is click's
     from ingest.server.run import serve as run_server
     from ingest.server.settings import ServerSettings, load_keys, new_key
@@ -45,6 +57,7 @@ def serve(
     settings = ServerSettings(
         data=data,
         api_keys=keys,
+        state=state,
         upload_url_ttl_s=upload_url_ttl_s,
         silent_stream_s=silent_stream_s,
         fsync=fsync,

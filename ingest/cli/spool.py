@@ -173,42 +173,58 @@ def _total_line(total: dict[str, Any]) -> str:
 
 
 @spool.command(short_help="Deliver what waits, and close what is sealed.")
-@click.option("--to", metavar="URL", help="Endpoint; default AS_API_ENDPOINT.")
-@_state_option
+@click.option("--to", metavar="URL", help="Endpoint, or a lake's folder or URL; default AS_API_ENDPOINT.")
+@click.option("--state", metavar="DIR", help="Folder of the journal; default: the lake's, else the user's.")
 @_spool_option
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="File with the API key; default: AS_API_KEY.")
 @click.option(
     "--retry-for", metavar="TIME", default="15m", show_default=True, help="Give up when nothing arrived for so long."
 )
+@click.option("--close-abandoned", is_flag=True, help="Also close streams whose streamer is gone, with what there is.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def deliver(
-    to: str | None, state: str | None, spool_dir: str | None, api_key_file: Path | None, retry_for: str, as_json: bool
+    to: str | None,
+    state: str | None,
+    spool_dir: str | None,
+    api_key_file: Path | None,
+    retry_for: str,
+    close_abandoned: bool,
+    as_json: bool,
 ) -> int:
-    """Deliver what waits for an endpoint and key, and close the streams that are sealed.
+    """Deliver what waits for an endpoint and key, or for a lake, and close the streams that are sealed.
 
-    The key must be the one that the streamer had. What a live session has is left to it.
+    The key must be the one that the streamer had; a lake needs none. What a live session has is left to it.
 
     \b
     Example:
       rheed-ingest spool deliver --to https://api.atomscale.ai
+      rheed-ingest spool deliver --to /data/lake --close-abandoned
     """  # noqa: D301 - \b is click's
     from ingest.cli.delivering import deliver_waiting, delivery_document, delivery_lines, setup_of
     from ingest.cli.stopping import stop_on_signals
     from ingest.config import parse_duration_s
 
-    folder = state_dir(state)
+    destination = canonical_destination(to)
+    folder = state_dir(state, [destination])
     retry_for_s = parse_duration_s(retry_for)
     spools = None if spool_dir is None else _spools(folder, spool_dir)
-    setup = setup_of(canonical_destination(to), api_key(api_key_file), folder, retry_for_s, spools)
+    setup = setup_of(destination, api_key(api_key_file), folder, retry_for_s, spools)
     began_s = time.monotonic()
     with stop_on_signals("leaving off; what is not delivered stays in the spool") as stop:
-        delivery = deliver_waiting(setup, retry_for_s, stop)
+        delivery = deliver_waiting(setup, retry_for_s, stop, close_abandoned=close_abandoned)
     if as_json:
         click.echo(json.dumps(delivery_document(delivery, time.monotonic() - began_s), indent=2))
     else:
-        click.echo("\n".join(delivery_lines(delivery)))
+        whom = "this lake" if setup.is_lake else "this endpoint and key"
+        click.echo("\n".join(delivery_lines(delivery, whom)))
+    if setup.is_lake and delivery.abandoned:  # a platform ends streams that are silent by itself
+        click.echo(
+            f"{len(delivery.abandoned)} stream(s) are open, and nobody has them: {', '.join(delivery.abandoned)}; if "
+            "their streamers are gone, --close-abandoned makes them readable",
+            err=True,
+        )
     if delivery.is_complete:
-        if not (delivery.chunks or delivery.closed):
+        if not (delivery.chunks or delivery.closed or setup.is_lake):
             _say_of_other_keys(state, spool_dir, setup.destination, setup.account)
         return OK
     return INTERRUPTED if stop.is_set() else PARTIAL

@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ingest.cli.exits import OK
-from ingest.cli.options import state_dir
+from ingest.cli.options import canonical_destination, state_dir
 from ingest.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -24,11 +25,19 @@ ENDED = ("closed", "gone")
 FRAMES_SHOWN = 20
 
 
+def _folder(to: str | None, state: str | None) -> Path:
+    """Return the folder of the journal that is asked for."""
+    folder = state_dir(state, () if to is None else [canonical_destination(to)])
+    if to is not None and not folder.is_dir():
+        raise SettingsError(f"nothing was sent to {to} from here: there is no {folder}", hint="pass --state DIR")
+    return folder
+
+
 @contextmanager
-def _journal(state: str | None) -> Iterator[Journal]:
+def _journal(folder: Path) -> Iterator[Journal]:
     from ingest.journal import Journal
 
-    journal = Journal(state_dir(state), time.time)
+    journal = Journal(folder, time.time)
     try:
         yield journal
     finally:
@@ -55,11 +64,11 @@ class _Known:
     spooled_bytes: int
 
 
-def _known(journal: Journal, rows: Sequence[StreamRow], state: str | None) -> list[_Known]:
+def _known(journal: Journal, rows: Sequence[StreamRow], folder: Path) -> list[_Known]:
     from ingest.cli.spooled import waiting_chunks
 
     is_any_live = any(row.is_live for row in rows)
-    waiting = waiting_chunks(state_dir(state) / "spool") if is_any_live else {}
+    waiting = waiting_chunks(folder / "spool") if is_any_live else {}
     return [
         _Known(row, journal.live_stream(row.key) if row.is_live else None, *waiting.get(row.key, (0, 0)))
         for row in rows
@@ -150,12 +159,14 @@ def _proof_lines(known: _Known, detail: dict[str, Any]) -> Iterator[str]:
 
 
 @click.command()
-@click.option("--state", metavar="DIR", help="Folder of the journal; default: the user's state folder.")
+@click.option("--to", metavar="DEST", help="Destination whose journal to show: the folder of a lake has its own.")
+@click.option("--state", metavar="DIR", help="Folder of the journal; default: the lake's, else the user's.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def streams(state: str | None, as_json: bool) -> int:
+def streams(to: str | None, state: str | None, as_json: bool) -> int:
     """List all streams of the journal, newest first."""
-    with _journal(state) as journal:
-        known = _known(journal, journal.streams(), state)
+    folder = _folder(to, state)
+    with _journal(folder) as journal:
+        known = _known(journal, journal.streams(), folder)
     if as_json:
         click.echo(json.dumps({"streams": [_document(one) for one in known]}, indent=2))
     else:
@@ -165,25 +176,27 @@ def streams(state: str | None, as_json: bool) -> int:
 
 @click.command()
 @click.argument("stream", required=False)
-@click.option("--state", metavar="DIR", help="Folder of the journal; default: the user's state folder.")
+@click.option("--to", metavar="DEST", help="Destination whose journal to show: the folder of a lake has its own.")
+@click.option("--state", metavar="DIR", help="Folder of the journal; default: the lake's, else the user's.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def status(stream: str | None, state: str | None, as_json: bool) -> int:
+def status(stream: str | None, to: str | None, state: str | None, as_json: bool) -> int:
     """Say what is open, or all about one STREAM (its data_id, name or path).
 
     \b
     Example:
       rheed-ingest status 7c9e6679-7425-40de-944b-e07fc1f90ae7
     """  # noqa: D301 - \b is click's
-    with _journal(state) as journal:
+    folder = _folder(to, state)
+    with _journal(folder) as journal:
         rows = journal.streams()
         if stream is None:
             return _overview(
-                rows, _known(journal, [row for row in rows if row.state not in ENDED], state), as_json=as_json
+                rows, _known(journal, [row for row in rows if row.state not in ENDED], folder), as_json=as_json
             )
         chosen = [row for row in rows if stream in (row.data_id, row.key, row.name, row.path)]
         if not chosen:
             raise SettingsError(f"the journal knows no stream {stream!r}", hint="`rheed-ingest streams` lists them")
-        known = _known(journal, chosen, state)
+        known = _known(journal, chosen, folder)
         details = [_document(one) | _proof(journal, one) for one in known]
     if as_json:
         click.echo(json.dumps({"streams": details}, indent=2))

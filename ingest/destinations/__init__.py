@@ -1,4 +1,4 @@
-"""Where streams go: a platform over HTTP, or nowhere."""
+"""Where streams go: a platform over HTTP, a lake on any store, or nowhere."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from ingest.destinations.base import (
     MissingNames,
     ResolvedLinks,
     StreamMaker,
+    TimeseriesDestination,
     link_or_close,
     open_and_link,
 )
+from ingest.destinations.lake import LakeDestination
+from ingest.destinations.lake_timeseries import LakeTimeseries
 from ingest.destinations.null import NullDestination
 from ingest.destinations.platform import PlatformDestination
 from ingest.destinations.timeseries import PlatformTimeseries
 from ingest.errors import AuthenticationError, SettingsError
+from ingest.lake.opening import open_store
 from ingest.retry import RetryPolicy
 from ingest.telemetry import Secret, Telemetry, redact_url
 from ingest.timeseries import ApiGeneration
@@ -29,6 +33,8 @@ NULL_URL = "null:"
 __all__ = [
     "NULL_URL",
     "Destination",
+    "LakeDestination",
+    "LakeTimeseries",
     "Linkable",
     "MissingNames",
     "NullDestination",
@@ -36,11 +42,18 @@ __all__ = [
     "PlatformTimeseries",
     "ResolvedLinks",
     "StreamMaker",
+    "TimeseriesDestination",
+    "is_lake",
     "link_or_close",
     "open_and_link",
     "open_destination",
     "open_timeseries",
 ]
+
+
+def is_lake(url: str) -> bool:
+    """Return whether a destination is a lake: neither a platform at http(s) nor ``null:``."""
+    return url != NULL_URL and not url.lower().startswith(("http://", "https://"))
 
 
 def open_destination(
@@ -57,7 +70,8 @@ def open_destination(
     Parameters
     ----------
     url : str
-        ``http(s)://...``: a platform; ``null:``: counts and forgets.
+        ``http(s)://...``: a platform; ``null:``: counts and forgets; anything else is a lake: a folder, or a URL that
+        fsspec knows.
     api_key : Secret, optional
         A platform needs one.
     retry, transport, telemetry, max_connections
@@ -66,17 +80,14 @@ def open_destination(
     Raises
     ------
     SettingsError
-        A URL of another kind.
+        A lake that cannot be: its URL has a password or a query, or nothing is installed for it.
     AuthenticationError
         A platform without a key.
     """
     if url == NULL_URL:
         return NullDestination()
-    if not url.lower().startswith(("http://", "https://")):
-        raise SettingsError(
-            f"{_shown(url)!r} is no destination: it is neither http(s)://... nor null:; lakes come in a later version",
-            hint="pass the URL of a platform, such as https://api.atomscale.ai",
-        )
+    if is_lake(url):
+        return LakeDestination(open_store(url, retry=retry, max_connections=max_connections), max_connections)
     return PlatformDestination(_client(url, api_key, retry, transport, telemetry, max_connections))
 
 
@@ -89,15 +100,15 @@ def open_timeseries(
     transport: httpx.AsyncBaseTransport | None = None,
     telemetry: Telemetry | None = None,
     max_connections: int = 8,
-) -> PlatformTimeseries:
+) -> TimeseriesDestination:
     """Return the destination of time series that `url` means; nothing is connected yet.
 
     Parameters
     ----------
     url : str
-        ``http(s)://...``: a platform.
+        As for `open_destination`, but ``null:``.
     api_key : Secret, optional
-        It needs one.
+        A platform needs one.
     generation : {"tool-state", "metrology"}
         Of the platform's paths.
     retry, transport, telemetry, max_connections
@@ -106,17 +117,18 @@ def open_timeseries(
     Raises
     ------
     SettingsError
-        A URL or a generation of another kind.
+        A lake that cannot be, ``null:``, or a generation of another kind.
     AuthenticationError
-        No key.
+        A platform without a key.
     """
-    if not url.lower().startswith(("http://", "https://")):
+    if url == NULL_URL:
         raise SettingsError(
-            f"{_shown(url)!r} takes no time series: only a platform at http(s)://... does",
-            hint="pass the URL of a platform, such as https://api.atomscale.ai",
+            f"{url!r} takes no time series", hint="pass a platform, such as https://api.atomscale.ai, or a lake"
         )
     if generation not in get_args(ApiGeneration):
         raise SettingsError(f"{generation!r} is no generation of the platform's paths: {get_args(ApiGeneration)}")
+    if is_lake(url):
+        return LakeTimeseries(open_store(url, retry=retry, max_connections=max_connections), max_connections)
     return PlatformTimeseries(_client(url, api_key, retry, transport, telemetry, max_connections), generation)
 
 

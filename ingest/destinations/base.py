@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from ingest.contents import HeldStream, StreamContents, StreamOrigin
 from ingest.errors import DestinationError, LinkError, UnreachableError
 from ingest.plan import StreamSettings
 from ingest.shard import Shard
+from ingest.timeseries import ApiGeneration, TimeseriesMeta, TimeseriesSettings
 from ingest.wire.models import ChunkMetadata, Delivery
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "MissingNames",
     "ResolvedLinks",
     "StreamMaker",
+    "TimeseriesDestination",
     "link_or_close",
     "open_and_link",
 ]
@@ -84,7 +87,7 @@ class Linkable(Protocol[SettingsT_contra]):
         """Link a stream to its sample, project and tags."""
         ...
 
-    async def close_stream(self, data_id: str) -> None:
+    async def close_stream(self, data_id: str, contents: StreamContents | None = None) -> None:
         """Close a stream."""
         ...
 
@@ -96,7 +99,9 @@ class StreamMaker(Linkable[SettingsT_contra], Protocol[SettingsT_contra]):
         """Find the sample and the tags, creating names that are not there."""
         ...
 
-    async def open_stream(self, settings: SettingsT_contra, idempotency_key: str) -> str:
+    async def open_stream(
+        self, settings: SettingsT_contra, idempotency_key: str, origin: StreamOrigin | None = None
+    ) -> str:
         """Create a stream; return its ``data_id``."""
         ...
 
@@ -107,6 +112,9 @@ class Destination(Protocol):
     Every method raises a `DestinationError` and nothing of a third party: `RefusedError` and its kin are final,
     `UnreachableError` comes after the destination's own retries, so that callers need none.
     """
+
+    finishes_streams: bool
+    """Whether `close_stream` needs to be told all that is in a stream, and `held` knows what was closed."""
 
     async def missing_names(self, settings: StreamSettings) -> MissingNames:
         """Return which sample and tags `resolve` would create. Changes nothing.
@@ -132,8 +140,10 @@ class Destination(Protocol):
         """
         ...
 
-    async def open_stream(self, settings: StreamSettings, idempotency_key: str) -> str:
-        """Create a stream; return its ``data_id``.
+    async def open_stream(
+        self, settings: StreamSettings, idempotency_key: str, origin: StreamOrigin | None = None
+    ) -> str:
+        """Create a stream; return its ``data_id``, which is made of `origin` where the destination gives no random one.
 
         Safe to repeat with the same key where the destination honours it; else a lost reply leaves an empty orphan.
 
@@ -158,7 +168,11 @@ class Destination(Protocol):
         """
         ...
 
-    async def close_stream(self, data_id: str) -> None:
+    async def held(self, data_id: str) -> HeldStream | None:
+        """Return what is in a stream that was closed before, as far as the destination can say; None: it cannot."""
+        ...
+
+    async def close_stream(self, data_id: str, contents: StreamContents | None = None) -> None:
         """Close a stream: it takes nothing more.
 
         Raises
@@ -166,6 +180,38 @@ class Destination(Protocol):
         StreamGoneError
             There is no such stream, or it was closed or failed before.
         """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections. Safe to repeat."""
+        ...
+
+
+class TimeseriesDestination(StreamMaker[TimeseriesSettings], Protocol):
+    """Where time series go. One for each event loop, shared by its tasks; what it raises: as `Destination`."""
+
+    finishes_streams: bool
+    """As that of `Destination`."""
+
+    generation: ApiGeneration
+    """How `ingest.timeseries.encode_channels` must encode what is delivered."""
+
+    async def missing_names(self, settings: TimeseriesSettings) -> MissingNames:
+        """Return which sample and tags `resolve` would create. Changes nothing."""
+        ...
+
+    async def deliver(self, data_id: str, meta: TimeseriesMeta, body: bytes) -> Delivery:
+        """Store one request, and return once the destination has confirmed it. Safe to repeat, in any order.
+
+        Raises
+        ------
+        StreamGoneError
+            The stream does not exist or takes nothing more.
+        """
+        ...
+
+    async def held(self, data_id: str) -> HeldStream | None:
+        """Return what is in a stream that was closed before, as far as the destination can say; None: it cannot."""
         ...
 
     async def aclose(self) -> None:

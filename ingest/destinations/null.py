@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from ingest.contents import HeldStream, StreamContents, StreamOrigin
 from ingest.destinations.base import MissingNames, ResolvedLinks
 from ingest.errors import StreamGoneError
 from ingest.plan import StreamSettings
@@ -22,6 +23,11 @@ class NullDestination:
         Deliveries, their frames, and their shards' bytes, repeated ones included.
     """
 
+    finishes_streams = False
+
+    async def held(self, data_id: str) -> HeldStream | None:
+        """Return None: nothing is kept."""
+
     def __init__(self) -> None:
         self.chunks = 0
         self.frames = 0
@@ -36,7 +42,12 @@ class NullDestination:
         """Return no links."""
         return ResolvedLinks()
 
-    async def open_stream(self, settings: StreamSettings, idempotency_key: str) -> str:
+    async def open_stream(
+        self,
+        settings: StreamSettings,
+        idempotency_key: str,
+        origin: StreamOrigin | None = None,  # noqa: ARG002
+    ) -> str:
         """Return a ``data_id`` that depends on the key alone. Safe to repeat."""
         check_settings(settings)
         data_id = f"null-{hashlib.sha256(idempotency_key.encode()).hexdigest()[:16]}"
@@ -55,7 +66,7 @@ class NullDestination:
         self.n_bytes += shard.n_bytes
         return Delivery(None, 1)
 
-    async def close_stream(self, data_id: str) -> None:
+    async def close_stream(self, data_id: str, contents: StreamContents | None = None) -> None:  # noqa: ARG002
         """Take no more chunks of this stream."""
         self._check_open(data_id, "close")
         self._closed[data_id] = True

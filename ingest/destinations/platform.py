@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ingest.contents import HeldStream, StreamContents, StreamOrigin
 from ingest.destinations.base import LinkedSettings, MissingNames, ResolvedLinks
 from ingest.plan import StreamSettings
 from ingest.shard import Shard
@@ -19,6 +20,11 @@ class PlatformLinks:
     client : PlatformClient
         Is closed with the destination; also gives the calls that are not a destination's, such as the clock's.
     """
+
+    finishes_streams = False
+
+    async def held(self, data_id: str) -> HeldStream | None:
+        """Return None: a platform does not say what is in a stream."""
 
     def __init__(self, client: PlatformClient) -> None:
         self.client = client
@@ -60,7 +66,12 @@ class PlatformDestination(PlatformLinks):
         As for `PlatformLinks`.
     """
 
-    async def open_stream(self, settings: StreamSettings, idempotency_key: str) -> str:
+    async def open_stream(
+        self,
+        settings: StreamSettings,
+        idempotency_key: str,
+        origin: StreamOrigin | None = None,  # noqa: ARG002
+    ) -> str:
         """Create a RHEED stream; return its ``data_id``."""
         return await self.client.create_rheed_stream(settings, idempotency_key)
 
@@ -68,6 +79,6 @@ class PlatformDestination(PlatformLinks):
         """Upload one chunk. Safe to repeat."""
         return await self.client.put_shard(data_id, index, meta, shard)
 
-    async def close_stream(self, data_id: str) -> None:
+    async def close_stream(self, data_id: str, contents: StreamContents | None = None) -> None:  # noqa: ARG002
         """End the stream."""
         await self.client.end_rheed_stream(data_id)

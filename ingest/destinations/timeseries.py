@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ingest.contents import StreamContents, StreamOrigin
 from ingest.destinations.platform import PlatformLinks
 from ingest.timeseries import ApiGeneration, TimeseriesMeta, TimeseriesSettings
 from ingest.wire.client import PlatformClient
@@ -28,7 +29,12 @@ class PlatformTimeseries(PlatformLinks):
         super().__init__(client)
         self.generation: ApiGeneration = generation
 
-    async def open_stream(self, settings: TimeseriesSettings, idempotency_key: str) -> str:
+    async def open_stream(
+        self,
+        settings: TimeseriesSettings,
+        idempotency_key: str,
+        origin: StreamOrigin | None = None,  # noqa: ARG002
+    ) -> str:
         """Create a stream; return its ``data_id``. Repeating it: as `Destination.open_stream`."""
         return await self.client.create_timeseries_stream(settings, idempotency_key, self.generation)
 
@@ -42,7 +48,7 @@ class PlatformTimeseries(PlatformLinks):
         """
         return await self.client.put_timeseries_chunk(data_id, meta, body, self.generation)
 
-    async def close_stream(self, data_id: str) -> None:
+    async def close_stream(self, data_id: str, contents: StreamContents | None = None) -> None:  # noqa: ARG002
         """Finalize the stream: it takes nothing more.
 
         Raises

@@ -13,7 +13,7 @@ from ingest.errors import JournalCorruptError, JournalWriteError
 
 __all__ = ["Database", "default_state_dir", "mapped", "refuse_network_file_system"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS streams (
     key TEXT PRIMARY KEY, destination TEXT NOT NULL, path TEXT NOT NULL, fingerprint TEXT NOT NULL, name TEXT NOT NULL,
@@ -34,7 +34,8 @@ CREATE TABLE IF NOT EXISTS losses (
     key TEXT NOT NULL, idx INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (key, idx));
 CREATE TABLE IF NOT EXISTS job_runs (
     job_id TEXT NOT NULL, seq INTEGER NOT NULL, key TEXT NOT NULL, resumed INTEGER NOT NULL, same_as TEXT, plan BLOB,
-    note TEXT, status TEXT, error TEXT, hint TEXT, started_s REAL NOT NULL, ended_s REAL, PRIMARY KEY (job_id, key));
+    note TEXT, status TEXT, error TEXT, hint TEXT, started_s REAL NOT NULL, ended_s REAL,
+    parked INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (job_id, key));
 """
 # What each version lacked, by the version that had it not.
 MIGRATIONS = {
@@ -45,6 +46,7 @@ MIGRATIONS = {
         "ALTER TABLE receipts ADD COLUMN label TEXT",
     ),
     2: ("ALTER TABLE receipts ADD COLUMN lost_frames TEXT",),
+    3: ("ALTER TABLE job_runs ADD COLUMN parked INTEGER NOT NULL DEFAULT 0",),
 }
 NETWORK_FILE_SYSTEMS = frozenset(
     {

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from ingest.errors import LeaseHeldError, SettingsChangedError, SourceChangedError, StaleEpochError
 from ingest.journal.database import mapped
-from ingest.journal.live import LiveJournal
+from ingest.journal.reconciling import ReconcilingJournal
 from ingest.journal.rows import RegisteredRun, RunEnd, StreamRow, stream_row
 from ingest.ledger import (
     ChunkConfirmed,
@@ -30,7 +30,7 @@ from ingest.ledger import (
     StreamLinked,
     StreamState,
 )
-from ingest.plan import StreamSettings
+from ingest.plan import RunPlan, StreamSettings
 from ingest.series_plan import ArchivePlan, SeriesPlan
 from ingest.timeseries import TimeseriesSettings
 
@@ -42,7 +42,7 @@ _PLAN: TypeAdapter[ArchivePlan] = TypeAdapter(ArchivePlan)
 # Counted over the streams asked for only, so that a look at one job does not scan all receipts.
 _ROWS = (
     "SELECT s.*, (SELECT coalesce(sum(frames), 0) FROM receipts r WHERE r.key=s.key) AS frames_confirmed, "
-    "j.seq, j.note, j.resumed, j.same_as, j.status, j.error, j.hint, j.started_s, j.ended_s, "
+    "j.seq, j.note, j.resumed, j.same_as, j.status, j.error, j.hint, j.parked, j.started_s, j.ended_s, "
     "(SELECT count(*) FROM receipts r WHERE r.key=s.key) AS confirmed, "
     "(SELECT coalesce(sum(n_bytes), 0) FROM receipts r WHERE r.key=s.key) AS bytes_out, "
     "(SELECT count(*) FROM losses l WHERE l.key=s.key) AS lost, "
@@ -69,7 +69,15 @@ def _unheeded(before: StreamSettings | TimeseriesSettings, now: StreamSettings |
     return f"created before with other names, which stay: {', '.join(changed)}" if changed else None
 
 
-class Journal(LiveJournal):
+def _cut_alike(plan: ArchivePlan, row: sqlite3.Row) -> ArchivePlan:
+    """Return the plan of a copy with the chunks of what was sent: those of a job with a lake end elsewhere."""
+    sent = _unpacked(row["plan"])
+    if isinstance(plan, RunPlan) and isinstance(sent, RunPlan) and plan.frames == sent.frames:
+        return replace(plan, chunks=sent.chunks)
+    return plan
+
+
+class Journal(ReconcilingJournal):
     """The ledger's durable form: what a method returned from is on disk.
 
     Safe for several processes of one machine: every write is one immediate transaction, and those of a stream first
@@ -122,11 +130,12 @@ class Journal(LiveJournal):
             key = row["key"] if row is not None else self._insert(destination, path, plan, identity, old)
             same_as = row["path"] if row is not None and row["path"] != path else None
             note = None if row is None else _unheeded(_unpacked(row["plan"]).settings, plan.settings)
+            copy = _packed(_cut_alike(plan, row)) if row is not None and same_as else None
             confirmed = self._db.execute("SELECT count(*) FROM receipts WHERE key=?", (key,)).fetchone()[0]
             self._db.execute(
                 "INSERT OR IGNORE INTO job_runs (job_id, seq, key, resumed, same_as, plan, note, started_s) "
                 "VALUES (?,?,?,?,?,?,?,?)",
-                (job_id, seq, key, confirmed, same_as, _packed(plan) if same_as else None, note, self._clock()),
+                (job_id, seq, key, confirmed, same_as, copy, note, self._clock()),
             )
             return self._registered(key, job_id)
 
@@ -267,8 +276,18 @@ class Journal(LiveJournal):
             if epoch is not None and row["epoch"] != epoch and row["lease_holder"] == job_id:
                 return
             self._db.execute(
-                "UPDATE job_runs SET status=?, error=?, hint=?, ended_s=? WHERE job_id=? AND key=? AND status IS NULL",
-                (end.status, end.error, end.hint, self._clock(), job_id, key),
+                "UPDATE job_runs SET status=?, error=?, hint=?, parked=?, ended_s=? "
+                "WHERE job_id=? AND key=? AND status IS NULL",
+                (end.status, end.error, end.hint, end.parked, self._clock(), job_id, key),
+            )
+
+    def count_resumed(self, job_id: str, key: str) -> None:
+        """Have all chunks that a stream has by now count as not sent by a job. Safe to repeat."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE job_runs SET resumed=(SELECT count(*) FROM receipts r WHERE r.key=job_runs.key) "
+                "WHERE job_id=? AND key=?",
+                (job_id, key),
             )
 
     # -- leases --------------------------------------------------------------------------------------------------------

@@ -89,11 +89,14 @@ class RunEnd:
         ``"complete"``, ``"partial"``, ``"failed"`` or ``"skipped"``.
     error, hint : str or None
         Why, and what would work.
+    parked : int
+        Chunks that wait at the failover.
     """
 
     status: str
     error: str | None = None
     hint: str | None = None
+    parked: int = 0
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ def stream_row(row: sqlite3.Row) -> StreamRow:
         lost=row["lost"],
         bytes_out=row["bytes_out"],
         resumed=row["resumed"] or 0,
-        end=RunEnd(row["status"], row["error"], row["hint"]) if row["status"] else None,
+        end=RunEnd(row["status"], row["error"], row["hint"], row["parked"]) if row["status"] else None,
         started_s=row["started_s"],
         ended_s=row["ended_s"],
         replaces=row["replaces"],

@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = ServerSettings(
             data=options.data,
             api_keys=keys,
+            state=options.state,
             upload_url_ttl_s=options.upload_url_ttl_s,
             silent_stream_s=options.silent_stream_s,
             fsync=options.fsync,
@@ -47,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m ingest.server",
         description=f"The embedded platform. API keys come from {KEY_VARIABLE}, one a line; without any it makes one.",
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder for all that it keeps")
+    parser.add_argument("--data", required=True, metavar="DIR|URL", help="folder, or s3://bucket/prefix, for the data")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="folder of the catalogue of data at a URL")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one (default: %(default)s)")
     parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="API keys, one a line")

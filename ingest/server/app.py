@@ -49,7 +49,7 @@ def create_app(settings: ServerSettings) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        sweep = asyncio.create_task(_fail_silent_streams(platform))
+        sweep = asyncio.create_task(_tend(platform))
         try:
             yield
         finally:
@@ -76,12 +76,12 @@ def create_app(settings: ServerSettings) -> Starlette:
     return app
 
 
-async def _fail_silent_streams(platform: Platform) -> None:
+async def _tend(platform: Platform) -> None:
     pause_s = max(MIN_SWEEP_S, platform.settings.silent_stream_s / SWEEPS_PER_SILENCE)
     while True:
         await asyncio.sleep(pause_s)
         try:
-            await platform.run(platform.catalogue.fail_silent, platform.clock())
+            await platform.run(platform.tend)
         except sqlite3.Error:
             logger.exception("could not mark silent streams as failed")
 

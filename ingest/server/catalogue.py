@@ -65,28 +65,29 @@ class Catalogue(Streams[StreamRow]):
         ApiError
             404: no such stream; 409: it is closed or failed; 422: frames of another size.
         """
-
-        def announce(db: sqlite3.Connection) -> None:
-            row = self._open_stream(db, data_id, now_s)
-            size = (row["height_px"], row["width_px"])
-            if size != (None, None) and size != (info.height_px, info.width_px):
-                raise ApiError(
-                    f"dims must have frames of {size[0]} x {size[1]} px as the stream's first chunk; "
-                    f"got {info.height_px} x {info.width_px}"
-                )
-            db.execute(
-                "UPDATE streams SET active_unix_s = max(active_unix_s, ?), height_px = ?, width_px = ?"
-                " WHERE data_id = ?",
-                (now_s, info.height_px, info.width_px, data_id),
-            )
-            db.execute(
-                "INSERT INTO chunks (data_id, chunk, announced, urls) VALUES (?, ?, ?, 1) ON CONFLICT DO UPDATE"
-                " SET announced = excluded.announced, urls = urls + 1",
-                (data_id, index, info.dumps()),
-            )
-
         # A lost announcement only makes the upload's signature the one proof of it, so nobody waits for the disk.
-        self._database.write(announce, durable=False)
+        self._database.write(lambda db: self._announce(db, data_id, index, info, now_s), durable=False)
+
+    def _announce(self, db: sqlite3.Connection, data_id: str, index: int, info: ChunkInfo, now_s: float) -> None:
+        row = self._open_stream(db, data_id, now_s)
+        size = (row["height_px"], row["width_px"])
+        if size != (None, None) and size != (info.height_px, info.width_px):
+            raise ApiError(
+                f"dims must have frames of {size[0]} x {size[1]} px as the stream's first chunk; "
+                f"got {info.height_px} x {info.width_px}"
+            )
+        self._touch(db, data_id, info, now_s)
+        db.execute(
+            "INSERT INTO chunks (data_id, chunk, announced, urls) VALUES (?, ?, ?, 1) ON CONFLICT DO UPDATE"
+            " SET announced = excluded.announced, urls = urls + 1",
+            (data_id, index, info.dumps()),
+        )
+
+    def _touch(self, db: sqlite3.Connection, data_id: str, info: ChunkInfo, now_s: float) -> None:
+        db.execute(
+            "UPDATE streams SET active_unix_s = max(active_unix_s, ?), height_px = ?, width_px = ? WHERE data_id = ?",
+            (now_s, info.height_px, info.width_px, data_id),
+        )
 
     def store_chunk(
         self, data_id: str, index: int, info: ChunkInfo, *, n_bytes: int, crc32c: int, file: str, now_s: float
@@ -109,11 +110,7 @@ class Catalogue(Streams[StreamRow]):
                 " crc32c = excluded.crc32c, file = excluded.file, puts = puts + 1",
                 (data_id, index, info.dumps(), info.frames, len(info.lost_frames), n_bytes, crc32c, file),
             )
-            db.execute(
-                "UPDATE streams SET active_unix_s = max(active_unix_s, ?), height_px = ?, width_px = ?"
-                " WHERE data_id = ?",
-                (now_s, info.height_px, info.width_px, data_id),
-            )
+            self._touch(db, data_id, info, now_s)
             return None if old is None else old["file"]
 
         return self._database.write(store)
@@ -173,7 +170,8 @@ def _chunk_row(row: sqlite3.Row) -> ChunkRow:
         announced=None if row["announced"] is None else ChunkInfo.loads(row["announced"]),
         stored=None if row["stored"] is None else ChunkInfo.loads(row["stored"]),
         n_bytes=row["bytes"],
-        crc32c=row["crc32c"] or 0,
+        crc32c=row["crc32c"],
+        etag=row["etag"],
         file=row["file"],
         puts=row["puts"],
         first_frame=row["first_frame"],

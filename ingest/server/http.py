@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ingest.errors import DestinationError, UnreachableError
 from ingest.server.problems import ApiError
 from ingest.telemetry import Secret
 
@@ -132,6 +133,13 @@ async def _disk_error(_: Request, exc: Exception) -> Response:
     return JSONResponse({"detail": "the platform's disk is full" if full else "the platform's disk failed"}, 507)
 
 
+async def _store_error(_: Request, exc: Exception) -> Response:
+    logger.error("the store of the data refused: %s", exc)
+    if isinstance(exc, UnreachableError):
+        return JSONResponse({"detail": "the platform's store does not answer; try again"}, 503)
+    return JSONResponse({"detail": "the platform's store refused; its log says why"}, 507)
+
+
 async def _unexpected(_: Request, __: Exception) -> Response:
     # Starlette raises it again after the answer, so that the server logs it; the client learns nothing of our insides.
     return JSONResponse({"detail": "the platform failed unexpectedly; its log says why"}, 500)
@@ -141,6 +149,7 @@ EXCEPTION_HANDLERS = {
     ApiError: _api_error,
     HTTPException: _http_error,
     ClientDisconnect: _gone,
+    DestinationError: _store_error,
     OSError: _disk_error,
     sqlite3.Error: _disk_error,
     Exception: _unexpected,

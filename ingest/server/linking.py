@@ -6,8 +6,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ingest.json_fields import MAX_TEXT, blank_free
 from ingest.server.http import json_body
-from ingest.server.messages import MAX_TEXT, blank_free, id_list, text_field
+from ingest.server.messages import id_list, text_field
 from ingest.server.platform import Platform
 from ingest.server.problems import ApiError
 

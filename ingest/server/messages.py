@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ingest.errors import SettingsError
-from ingest.server.problems import ApiError
+from ingest import json_fields
+from ingest.json_fields import blank_free, shown
+from ingest.server.problems import ApiError, checked
 from ingest.wire.lost_frames import lost_frames_text, read_lost_frames
 
-__all__ = ["ChunkInfo", "NewStream", "blank_free", "chunk_index", "id_list", "shown", "stream_request", "text_field"]
+__all__ = ["ChunkInfo", "NewStream", "chunk_index", "id_list", "stream_request", "text_field"]
 
 MAX_CHUNK_INDEX = 999_999
 MAX_FRAMES = 1_000_000
 MAX_SIDE_PX = 65_535
-MAX_TEXT = 1_000
 MAX_UNIX_MS = 9_000_000_000_000
 """Year 2255; int64 nanoseconds end in 2262."""
 
@@ -156,15 +156,7 @@ def stream_request(body: Mapping[str, Any]) -> NewStream:
 
 def text_field(body: Mapping[str, Any], field: str) -> str:
     """Return a string field, trimmed; blank or too long is a 422."""
-    value = body.get(field)
-    if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
-        raise ApiError(f"{field} must be a string of 1 to {MAX_TEXT} characters, not blank; got {shown(value)}")
-    return blank_free(value)
-
-
-def blank_free(text: str) -> str:
-    """Return `text` trimmed, without what UTF-8 cannot carry."""
-    return text.strip().encode("utf-8", "replace").decode()
+    return checked(json_fields.text_field, body, field)
 
 
 def id_list(body: Mapping[str, Any], field: str) -> list[str]:
@@ -175,17 +167,8 @@ def id_list(body: Mapping[str, Any], field: str) -> list[str]:
     return list(dict.fromkeys(map(blank_free, value)))
 
 
-def shown(value: object) -> str:
-    """Return a value as a message shows it: 80 characters at most."""
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def _lost_frames(text: str | None, n_frames: int) -> tuple[int, ...]:
-    try:
-        return () if text is None else read_lost_frames(text, n_frames)
-    except SettingsError as exc:
-        raise ApiError(str(exc)) from exc
+    return () if text is None else checked(read_lost_frames, text, n_frames)
 
 
 def _string(body: Mapping[str, Any], field: str, what: str) -> str:

@@ -1,29 +1,30 @@
-"""The platform itself, without HTTP: receives chunks, closes streams, seals them in the background."""
+"""The platform itself, without HTTP: what becomes of chunks and points, and of streams once they are closed."""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from ingest.errors import SettingsError
+from ingest.errors import DestinationError, MissingObjectError, UnreachableError
 from ingest.server.catalogue import Catalogue
 from ingest.server.database import Database
+from ingest.server.grants import GrantingCatalogue
 from ingest.server.links import Links
+from ingest.server.place import open_place
+from ingest.server.presigned import PresignedUploads
 from ingest.server.problems import ApiError
 from ingest.server.rows import ChannelRow, ChunkRow, EndReport, SeriesReport
-from ingest.server.seal import seal, sealed_shard, write_attributes
+from ingest.server.seal import seal, sealed_blocks, write_attributes
 from ingest.server.series import SeriesCatalogue
 from ingest.server.series_seal import Points, joined, seal_series, sealed_points, write_series_attributes
 from ingest.server.settings import ServerSettings
-from ingest.server.signing import Grant, Signer, load_secret
-from ingest.server.store import Incoming, Store
+from ingest.server.signing import Signer, load_secret
+from ingest.server.store import Store
+from ingest.server.uploads import LocalUploads, Uploads
 
 __all__ = ["Platform"]
 
@@ -33,6 +34,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 THREADS = 16
+SEAL_THREADS = 4
+"""For data at a URL, where each shard is a request. In a folder most shards are but a second name."""
+
+
+class _StoppedError(Exception):
+    """The platform closes in the middle of a seal."""
 
 
 class Platform:
@@ -52,29 +59,42 @@ class Platform:
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self.clock = settings.clock
-        root = settings.data
-        try:
-            (root / ".staging").mkdir(parents=True, exist_ok=True)
-            self._lock_fd = _lock(root / ".lock")
-        except OSError as exc:
-            raise SettingsError(f"cannot use {root} as data folder: {exc}") from exc
+        self._place = place = open_place(settings)
+        self.lake = place.lake
+        self.store = Store(place.folder, fsync=settings.fsync)
         self._closed = False
         try:
-            self.signer = Signer(settings.signing_secret or load_secret(root / ".signing-secret"))
-            self._database = Database(root / "catalogue.sqlite", fsync=settings.fsync)
+            self.signer = Signer(settings.signing_secret or load_secret(place.folder / ".signing-secret"))
+            self._database = Database(place.folder / "catalogue.sqlite", fsync=settings.fsync)
         except BaseException:
-            os.close(self._lock_fd)
+            place.release()
             raise
-        self.catalogue = Catalogue(self._database, settings.silent_stream_s)
         self.series = SeriesCatalogue(self._database, settings.silent_stream_s)
         self.links = Links(self._database)
-        self.store = Store(root, fsync=settings.fsync)
         self._threads = ThreadPoolExecutor(THREADS, "platform")
         self._sealer = ThreadPoolExecutor(1, "sealer")
-        removed = self.store.clean(self.catalogue.staged_files())
+        self._shard_sealers = ThreadPoolExecutor(1 if place.uploads is None else SEAL_THREADS, "seal")
+        self._seal_again: set[str] = set()
+        self.catalogue: Catalogue
+        self.uploads: Uploads
+        if place.uploads is None:
+            self.catalogue = Catalogue(self._database, settings.silent_stream_s)
+            self.uploads = LocalUploads(settings, self.catalogue, self.store, self.signer, self.run)
+        else:
+            granting = GrantingCatalogue(self._database, settings.silent_stream_s)
+            self.catalogue, self.uploads = granting, PresignedUploads(settings, granting, place.uploads)
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
+        """Take up what an earlier process left."""
+        removed = self.uploads.clean()
         if removed:
             logger.info("removed %d staged files that no chunk names", removed)
-        self.catalogue.fail_silent(self.clock())
+        self.fail_silent()
         for data_id in self.catalogue.unsealed():
             self.seal_later(data_id)
 
@@ -82,75 +102,32 @@ class Platform:
         """Run a blocking call in a thread; it runs to its end even if the caller goes away."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*args, **kwargs))
 
-    async def receive(self, grant: Grant, body: AsyncIterator[bytes]) -> int:
-        """Take one upload and return the CRC-32C of its bytes, durably stored.
+    def tend(self) -> None:
+        """Do what has to be done from time to time: fail silent streams, seal what could not be sealed."""
+        self.fail_silent()
+        for data_id in [*self._seal_again]:
+            self._seal_again.discard(data_id)
+            self.seal_later(data_id)
 
-        Parameters
-        ----------
-        grant : Grant
-            What the upload URL allows.
-        body : async iterator of bytes
-            The shard, in pieces of any size.
+    def fail_silent(self) -> None:
+        """Mark the streams that were silent for too long as failed, unless it cannot be known whether they were."""
+        try:
+            self.uploads.look_at_open()
+        except DestinationError as exc:
+            logger.warning("could not look what came of open streams: %s", exc)
+        else:
+            self.catalogue.fail_silent(self.clock())
+
+    def end(self, data_id: str) -> EndReport:
+        """Close a stream durably, and seal it later.
 
         Raises
         ------
-        ApiError
-            400 torn, 404 no such stream, 409 closed or failed, 413 too large.
+        DestinationError
+            What came of it cannot be known now.
         """
-        incoming = await self.run(self._begin, grant)
-        try:
-            async for piece in body:
-                writing = incoming.in_the_way(piece)
-                if writing is not None:
-                    await asyncio.wrap_future(writing)
-                incoming.feed(piece)
-        except BaseException:
-            incoming.discard()
-            raise
-        await self.run(self._publish, grant, incoming)
-        return incoming.crc32c
-
-    def _begin(self, grant: Grant) -> Incoming:
-        if self.catalogue.stream(grant.data_id, self.clock()).status == "open":
-            return self.store.begin(grant.data_id, grant.index, self.settings.max_shard_bytes)
-        # Refused in the end, unless the bytes turn out to be those that are stored.
-        return Incoming(None, self.settings.max_shard_bytes)
-
-    def _publish(self, grant: Grant, incoming: Incoming) -> None:
-        """Make a complete upload the chunk's content, or leave nothing of it."""
-        replaced: str | None = None
-        try:
-            if incoming.path is None:
-                raise ApiError(f"stream {grant.data_id} takes no more chunks", status=409)
-            incoming.finish(grant.info.frames, fsync=self.settings.fsync)
-            replaced = self.catalogue.store_chunk(
-                grant.data_id,
-                grant.index,
-                grant.info,
-                n_bytes=incoming.n_bytes,
-                crc32c=incoming.crc32c,
-                file=incoming.path.name,
-                now_s=self.clock(),
-            )
-        except BaseException as exc:
-            incoming.discard()
-            if isinstance(exc, ApiError) and exc.status == 409 and self._has(grant, incoming):
-                return
-            raise
-        if replaced is not None:
-            self.store.remove_staged(grant.data_id, replaced)
-
-    def _has(self, grant: Grant, incoming: Incoming) -> bool:
-        """Say whether a stream that takes no more holds just these bytes: a retry whose first reply was lost."""
-        chunk = self.catalogue.chunk(grant.data_id, grant.index)
-        return (
-            chunk is not None
-            and chunk.stored == grant.info
-            and (chunk.n_bytes, chunk.crc32c) == (incoming.n_bytes, incoming.crc32c)
-        )
-
-    def end(self, data_id: str) -> EndReport:
-        """Close a stream durably, and seal it later."""
+        if self.catalogue.closed_kind(data_id) is None:
+            self.uploads.look(data_id, at_all=True)
         report = self.catalogue.end_stream(data_id, self.clock())
         self.seal_later(data_id)
         return report
@@ -167,7 +144,7 @@ class Platform:
         return report
 
     def _seal(self, data_id: str) -> None:
-        # A failed seal leaves the staged chunks, which stay readable; the next start tries again.
+        # A failed seal leaves the staged chunks, which stay readable.
         try:
             kind = self.catalogue.closed_kind(data_id)
             if kind is None or self._closed:
@@ -176,26 +153,36 @@ class Platform:
                 self._seal_series(data_id)
             else:
                 self._seal_frames(data_id)
-        except Exception:
-            logger.exception("sealing stream %s failed; it is tried again at the next start", data_id)
+        except Exception as exc:
+            if self._closed:
+                return
+            if isinstance(exc, UnreachableError):
+                self._seal_again.add(data_id)
+                logger.warning("sealing stream %s failed; it is tried again soon: %s", data_id, exc)
+            else:
+                logger.exception("sealing stream %s failed; it is tried again at the next start", data_id)
+
+    def _go_on(self) -> None:
+        if self._closed:
+            raise _StoppedError
 
     def _seal_frames(self, data_id: str) -> None:
         stream = self.catalogue.stream(data_id, self.clock())
         chunks = self.catalogue.chunks(data_id)
         if stream.sealed:
-            write_attributes(stream, chunks, self.store)
+            write_attributes(stream, chunks, self.lake)
         else:
-            seal(stream, chunks, self.store)
+            seal(stream, chunks, self.lake, self._shard_sealers, self._go_on)
         self.catalogue.mark_sealed(data_id, stream.links_version)
-        self.store.remove_staging(data_id)
+        self.uploads.remove(data_id)
 
     def _seal_series(self, data_id: str) -> None:
         stream = self.series.stream(data_id, self.clock())
         channels = self.series.channels(data_id)
         if stream.sealed:
-            write_series_attributes(stream, channels, self.store)
+            write_series_attributes(stream, channels, self.lake)
         else:
-            seal_series(stream, channels, lambda c: joined(self.series.held(c.channel_id) or ()), self.store)
+            seal_series(stream, channels, lambda c: joined(self.series.held(c.channel_id) or ()), self.lake)
         self.series.mark_sealed(data_id, stream.links_version)
 
     def points(self, data_id: str, name: str) -> tuple[ChannelRow, Points]:
@@ -210,7 +197,7 @@ class Platform:
         channel = self.series.channel(data_id, name)
         held = self.series.held(channel.channel_id)
         if held is None:
-            return channel, sealed_points(stream, self.series.channels(data_id), name, self.store)
+            return channel, sealed_points(stream, self.series.channels(data_id), name, self.lake)
         return replace(channel, chunks=tuple(row for row, _ in held)), joined(held)
 
     def link(self, data_ids: list[str], call: Callable[[], None]) -> None:
@@ -219,6 +206,14 @@ class Platform:
         for data_id in data_ids:
             if self.catalogue.closed_kind(data_id) is not None:
                 self.seal_later(data_id)
+
+    def chunk(self, data_id: str, index: int) -> ChunkRow | None:
+        """Return a chunk of a stream that is there; None: neither announced nor stored."""
+        chunk = self.catalogue.chunk(data_id, index)
+        if chunk is not None and chunk.stored is None:
+            self.uploads.look(data_id)
+            chunk = self.catalogue.chunk(data_id, index)
+        return chunk
 
     def chunk_blocks(self, data_id: str, chunk: ChunkRow) -> tuple[int, Iterator[bytes]]:
         """Return the length and the blocks of a stored chunk's shard, staged or sealed.
@@ -231,15 +226,14 @@ class Platform:
         stream = self.catalogue.stream(data_id, self.clock())
         if not stream.sealed and chunk.file is not None:
             try:
-                return chunk.n_bytes, self.store.staged_blocks(data_id, chunk.file)
-            except FileNotFoundError:
+                return self.uploads.staged_blocks(data_id, chunk)
+            except (FileNotFoundError, MissingObjectError):
                 stream = self.catalogue.stream(data_id, self.clock())
                 if not stream.sealed:
                     raise ApiError(f"chunk {chunk.index} is being replaced; ask again", status=503) from None
         # Read again: its place is known since the stream closed.
         placed = self.catalogue.chunk(data_id, chunk.index) or chunk
-        shard = sealed_shard(self.store.sealed_path(data_id), placed, stream.chunk_size or 1)
-        return shard.n_bytes, shard.blocks()
+        return sealed_blocks(self.lake, data_id, placed, stream.chunk_size or 1)
 
     def close(self) -> None:
         """Finish what runs, and release the data folder; may be called again."""
@@ -247,18 +241,9 @@ class Platform:
             return
         self._closed = True
         self._threads.shutdown()
+        self.uploads.close()
+        self.lake.close()  # so that a seal does not wait for a store that does not answer
         self._sealer.shutdown(cancel_futures=True)
+        self._shard_sealers.shutdown()
         self._database.close()
-        os.close(self._lock_fd)
-
-
-def _lock(path: Path) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        os.close(fd)
-        raise SettingsError(
-            f"another server is using {path.parent}", hint="stop it, or give this one another --data folder"
-        ) from exc
-    return fd
+        self._place.release()

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from ingest.errors import IngestError
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
-__all__ = ["ApiError", "no_such_stream"]
+from ingest.errors import IngestError, SettingsError
+
+__all__ = ["ApiError", "checked", "no_such_stream"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class ApiError(IngestError):
@@ -32,3 +38,11 @@ class ApiError(IngestError):
 def no_such_stream(data_id: str) -> ApiError:
     """Return the 404 for a stream that was never created."""
     return ApiError(f"there is no stream {data_id!r}", status=404)
+
+
+def checked(read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what `read` makes of a part of a request; what it does not take is a 422."""
+    try:
+        return read(*args, **kwargs)
+    except SettingsError as exc:
+        raise ApiError(str(exc)) from exc

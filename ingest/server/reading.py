@@ -27,6 +27,7 @@ async def _list(request: Request) -> Response:
 async def _details(request: Request) -> Response:
     platform = _platform(request)
     data_id = request.path_params["data_id"]
+    await platform.run(platform.uploads.look, data_id)
     stream = await platform.run(platform.catalogue.stream, data_id, platform.clock())
     chunks = await platform.run(platform.catalogue.chunks, data_id)
     stored = {chunk.index for chunk in chunks if chunk.stored is not None}
@@ -52,7 +53,7 @@ async def _chunk(request: Request) -> Response:
     data_id, text = request.path_params["data_id"], request.path_params["index"]
     await platform.run(platform.catalogue.stream, data_id, platform.clock())
     index = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
-    chunk = await platform.run(platform.catalogue.chunk, data_id, index)
+    chunk = await platform.run(platform.chunk, data_id, index)
     if chunk is None or chunk.stored is None:
         raise ApiError(f"stream {data_id} has no chunk {text!r}", status=404)
     n_bytes, blocks = await platform.run(platform.chunk_blocks, data_id, chunk)
@@ -62,8 +63,9 @@ async def _chunk(request: Request) -> Response:
         "X-Chunk-Dims": f"{info.frames},{info.height_px},{info.width_px}",
         "X-Chunk-Start-Unix-Ms-Utc": str(info.start_unix_ms_utc),
         "X-Chunk-Fps": repr(info.fps),
-        "X-Chunk-Crc32c": f"{chunk.crc32c:08x}",
     }
+    if chunk.crc32c is not None:
+        headers["X-Chunk-Crc32c"] = f"{chunk.crc32c:08x}"
     return StreamingResponse(blocks, headers=headers, media_type="application/octet-stream")
 
 
@@ -100,7 +102,8 @@ def _chunk_details(chunk: ChunkRow) -> dict[str, object]:
         "clock_uncertainty_ms": info.clock_uncertainty_ms,
         "lost_frames": list(info.lost_frames),
         "bytes": chunk.n_bytes,
-        "crc32c": f"{chunk.crc32c:08x}",
+        "crc32c": None if chunk.crc32c is None else f"{chunk.crc32c:08x}",
+        **({} if chunk.etag is None else {"etag": chunk.etag}),
         "puts": chunk.puts,
     }
 

@@ -77,6 +77,10 @@ class ChunkRow:
         What the last request for an upload URL said.
     stored : ChunkInfo or None
         What the upload that counts was granted for; None: nothing is stored.
+    crc32c : int or None
+        Of the shard; None: nothing is stored, or it came past the server.
+    etag : str or None
+        What the store that it came to calls these bytes; None: it came through the server.
     file : str or None
         Name of the staged file.
     puts : int
@@ -89,7 +93,8 @@ class ChunkRow:
     announced: ChunkInfo | None
     stored: ChunkInfo | None
     n_bytes: int
-    crc32c: int
+    crc32c: int | None
+    etag: str | None
     file: str | None
     puts: int
     first_frame: int | None

@@ -21,6 +21,7 @@ import uvicorn
 
 from ingest.errors import IngestError, SettingsError
 from ingest.server.app import create_app
+from ingest.server.place import state_folder
 from ingest.server.settings import KEY_VARIABLE, ServerSettings, new_key
 from ingest.telemetry import Secret
 
@@ -112,7 +113,7 @@ class ServerProcess:
     api_key : Secret
         Opens it.
     data : Path
-        Its data folder.
+        Its data folder; where the data is at a URL, the folder of its catalogue.
     pid : int
         The process.
     """
@@ -160,8 +161,9 @@ class ServerProcess:
 
 
 def start_server_process(
-    data: Path,
+    data: Path | str,
     *,
+    state: Path | None = None,
     api_key: Secret | None = None,
     port: int = 0,
     silent_stream_s: float | None = None,
@@ -173,8 +175,10 @@ def start_server_process(
 
     Parameters
     ----------
-    data : Path
-        Its data folder.
+    data : Path or str
+        Its data folder, or the URL of its data.
+    state : Path, optional
+        Folder of the catalogue of data at a URL.
     api_key : Secret, optional
         None: a new random one. It goes by environment only.
     port : int, default 0
@@ -190,7 +194,10 @@ def start_server_process(
         It ended, or did not answer in time; the message holds what it wrote.
     """
     key = api_key if api_key is not None else new_key()
+    folder = state_folder(ServerSettings(data, (key,), state))
     command = [sys.executable, "-m", "ingest.server", "--data", str(data), "--port", str(port)]
+    if state is not None:
+        command += ["--state", str(state)]
     if silent_stream_s is not None:
         command += ["--silent-stream-s", repr(silent_stream_s)]
     if upload_url_ttl_s is not None:
@@ -206,7 +213,7 @@ def start_server_process(
         stderr=log,
         text=True,
     )
-    server = ServerProcess(process, "", key, data, log)
+    server = ServerProcess(process, "", key, folder, log)
     try:
         server.url = _wait_until_ready(process, time.monotonic() + timeout_s)
     except IngestError as exc:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["MIGRATIONS", "SCHEMA", "SCHEMA_VERSION"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # A time series has no fps; what only one kind of stream has may be NULL in the other.
 _STREAM_COLUMNS = """
@@ -32,13 +32,23 @@ CREATE TABLE points (
 );
 """
 
+# A right to upload one chunk to where its data lies, and what was last seen to have come of it.
+_GRANTS = """
+CREATE TABLE grants (
+    number INTEGER PRIMARY KEY, data_id TEXT NOT NULL REFERENCES streams (data_id), chunk INTEGER NOT NULL,
+    file TEXT NOT NULL, info TEXT NOT NULL, late_unix_s REAL NOT NULL,
+    bytes INTEGER, crc32c INTEGER, etag TEXT, modified_unix_s REAL, is_shard INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (data_id, file)
+);
+"""
+
 SCHEMA = f"""
 CREATE TABLE streams ({_STREAM_COLUMNS});
 CREATE TABLE chunks (
     data_id TEXT NOT NULL REFERENCES streams (data_id), chunk INTEGER NOT NULL,
     announced TEXT, urls INTEGER NOT NULL DEFAULT 0,
     stored TEXT, frames INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0, crc32c INTEGER, file TEXT,
-    puts INTEGER NOT NULL DEFAULT 0, first_frame INTEGER, frames_lost INTEGER NOT NULL DEFAULT 0,
+    puts INTEGER NOT NULL DEFAULT 0, first_frame INTEGER, frames_lost INTEGER NOT NULL DEFAULT 0, etag TEXT,
     PRIMARY KEY (data_id, chunk)
 ) WITHOUT ROWID;
 CREATE TABLE samples (id TEXT PRIMARY KEY, name TEXT NOT NULL, name_key TEXT NOT NULL UNIQUE);
@@ -55,6 +65,7 @@ CREATE TABLE idempotency (
     idempotency_key TEXT PRIMARY KEY, body_digest TEXT NOT NULL, data_id TEXT NOT NULL REFERENCES streams (data_id)
 ) WITHOUT ROWID;
 {_SERIES}
+{_GRANTS}
 """
 
 _V1_COLUMNS = (
@@ -75,5 +86,7 @@ MIGRATIONS = {
     """,
     # Lost frames: which they are stands in `stored`, where a program of version 2 would not know them.
     2: "ALTER TABLE chunks ADD COLUMN frames_lost INTEGER NOT NULL DEFAULT 0;",
+    # Uploads past the server, whose CRC-32C nobody may know.
+    3: f"ALTER TABLE chunks ADD COLUMN etag TEXT; {_GRANTS}",
 }
 """The script that leads from each version to the next."""

@@ -1,52 +1,55 @@
 """From staged chunks of any length to a regular Zarr v3 array, without decompressing a frame.
 
-Every file appears complete under its final name or not at all, and depends on nothing but the closed stream's rows. So
-a seal that was cut off anywhere is continued by doing it again; the group's own ``zarr.json`` comes last and is the
+Every object appears complete under its final name or not at all, and depends on nothing but the closed stream's rows.
+So a seal that was cut off anywhere is continued by doing it again; the group's own ``zarr.json`` comes last and is the
 commit marker: without it nothing opens the folder.
 """
 
 from __future__ import annotations
 
-import os
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING
 
 import numpy as np
-import zarr
-import zarr.codecs
-import zarr.storage
 from numpy.typing import NDArray
-from zarr.core.buffer import Buffer
-from zarr.core.common import JSON
 
-from ingest.errors import FrameDataError
-from ingest.server.rows import ChunkRow, StreamRow
-from ingest.server.store import ShardFile, Store, fsync_path, put_file, write_all
-from ingest.shard import Shard, assemble
+from ingest.errors import FrameDataError, LakeDamagedError, MissingObjectError
+from ingest.lake.grid import Piece, encoded_frames, lay_out
+from ingest.lake.layout import (
+    FORMAT_VERSION,
+    FRAME_INDEX_ATTRIBUTES,
+    FRAME_TIME_ATTRIBUTES,
+    NOT_A_FRAME,
+    NOT_A_TIME,
+    array_in_pieces,
+    frames_objects,
+    group_object,
+    shard_name,
+    stream_folder,
+)
+from ingest.lake.store import LakeStore
+from ingest.server.rows import ChunkRow, SeriesRow, StreamRow
+from ingest.server.staging import staged_name
+from ingest.shard import assemble
 
-__all__ = ["FORMAT_VERSION", "NOT_A_TIME", "fsync_small", "put_group", "seal", "sealed_shard", "write_attributes"]
+if TYPE_CHECKING:
+    from zarr.core.common import JSON
 
-FORMAT_VERSION = 1
-NOT_A_TIME = -(2**63)
-"""NaT as int64: the time of a frame that never came, its whole chunk or it alone."""
+__all__ = ["blocks_of", "common_attributes", "put_objects", "seal", "sealed_blocks", "write_attributes"]
 
-NOT_A_FRAME = -1
-"""The number of such a frame."""
-
-TIME_ATTRIBUTES: dict[str, JSON] = {
-    "units": "nanoseconds since 1970-01-01",
-    "calendar": "proleptic_gregorian",
-    "_FillValue": NOT_A_TIME,
-}
-TIMES_PER_CHUNK = 1 << 16
+READ_BLOCK_BYTES = 8 << 20
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 
 
-def seal(stream: StreamRow, chunks: Sequence[ChunkRow], store: Store) -> None:
+def seal(
+    stream: StreamRow,
+    chunks: Sequence[ChunkRow],
+    store: LakeStore,
+    executor: Executor,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Write a closed stream in its final form; again after any crash.
 
     Parameters
@@ -55,229 +58,166 @@ def seal(stream: StreamRow, chunks: Sequence[ChunkRow], store: Store) -> None:
         The closed stream.
     chunks : sequence of ChunkRow
         Its chunks in order, with the place of each.
-    store : Store
-        Holds the staged files, which stay.
+    store : LakeStore
+        Holds the staged chunks, which stay.
+    executor : Executor
+        Shards are laid out in its threads.
+    check : callable
+        Called before each shard; what it raises ends the seal.
 
     Raises
     ------
-    FrameDataError
-        A staged file is damaged.
-    OSError
-        Disk full, or not permitted.
+    LakeDamagedError
+        A staged chunk is torn, or not there.
+    DestinationError
+        Disk full, not permitted, or no answer.
 
     Notes
     -----
-    Memory: one shard.
+    Memory: for each thread a shard, and the largest chunk once more.
     """
-    path = store.sealed_path(stream.data_id)
-    path.mkdir(parents=True, exist_ok=True)
     n_frames = chunks[-1].stop if chunks else 0
     if (size := stream.chunk_size) is not None:
-        _make_frames_array(path, (n_frames, stream.height_px or 1, stream.width_px or 1), size)
-        for number in range(-(-n_frames // size)):
-            _seal_shard(path, number, size, stream.data_id, chunks, store)
-    _write_times(path, n_frames, chunks)
-    if store.fsync:
-        fsync_small(path)
+        _seal_shards(stream, chunks, store, executor, check)
+        shape = (n_frames, stream.height_px or 1, stream.width_px or 1)
+        put_objects(store, frames_objects(f"{stream_folder(stream.data_id)}/frames", shape, size).items())
+    put_objects(store, _time_objects(stream.data_id, n_frames, chunks))
     write_attributes(stream, chunks, store)
 
 
-def write_attributes(stream: StreamRow, chunks: Sequence[ChunkRow], store: Store) -> None:
+def _seal_shards(
+    stream: StreamRow,
+    chunks: Sequence[ChunkRow],
+    store: LakeStore,
+    executor: Executor,
+    check: Callable[[], None],
+) -> None:
+    data_id, size = stream.data_id, stream.chunk_size or 1
+    pieces = [
+        Piece(staged_name(data_id, chunk.file), chunk.first_frame or 0, chunk.stop)
+        for chunk in chunks
+        if chunk.file is not None
+    ]
+    there = {found.name for found in store.objects(f"{stream_folder(data_id)}/frames/c")}
+    numbers = {number for piece in pieces for number in range(piece.first // size, -(-piece.stop // size))}
+
+    def seal_shard(number: int) -> None:
+        check()
+        try:
+            lay_out(store, shard_name(data_id, number), number, size, pieces)
+        except (FrameDataError, MissingObjectError) as exc:
+            raise LakeDamagedError(f"a staged chunk of shard {number} of stream {data_id}: {exc}") from exc
+
+    todo = [number for number in sorted(numbers) if shard_name(data_id, number) not in there]
+    for _ in executor.map(seal_shard, todo):
+        pass
+
+
+def put_objects(store: LakeStore, objects: Iterable[tuple[str, bytes]]) -> None:
+    """Store objects one after the other, in the order in which they come."""
+    for name, data in objects:
+        store.put(name, [data])
+
+
+def write_attributes(stream: StreamRow, chunks: Sequence[ChunkRow], store: LakeStore) -> None:
     """Write the group's ``zarr.json``, which makes the folder a Zarr group that opens."""
-    put_group(store.sealed_path(stream.data_id), _attributes(stream, chunks), fsync=store.fsync)
+    put_objects(store, group_object(stream_folder(stream.data_id), _attributes(stream, chunks)).items())
 
 
-def put_group(path: Path, attributes: dict[str, JSON], *, fsync: bool) -> None:
-    """Make a folder a Zarr group, in one step: the commit marker of what lies in it."""
-    buffers: dict[str, Buffer] = {}
-    zarr.create_group(zarr.storage.MemoryStore(buffers), attributes=attributes)
-    with put_file(path / "zarr.json", fsync=fsync) as fd:
-        write_all(fd, buffers["zarr.json"].to_bytes())
-    if fsync:
-        fsync_path(path)
-        fsync_path(path.parent)
-
-
-def sealed_shard(path: Path, chunk: ChunkRow, size: int) -> Shard:
-    """Return a stored chunk's shard, rebuilt from the sealed frames: the frames it was uploaded with.
+def sealed_blocks(store: LakeStore, data_id: str, chunk: ChunkRow, size: int) -> tuple[int, Iterator[bytes]]:
+    """Return the length and the blocks of a stored chunk's shard, with the frames that it was uploaded with.
 
     Parameters
     ----------
-    path : Path
-        The sealed stream.
+    store : LakeStore
+        Holds the sealed stream.
+    data_id : str
+        The stream.
     chunk : ChunkRow
         A stored chunk.
     size : int
         Frames in a shard of the array.
+
+    Notes
+    -----
+    Memory: 8 MiB of a chunk that is a shard of the array, else all of it.
     """
     first, stop = chunk.first_frame or 0, chunk.stop
+    if first % size == 0 and stop - first == size:
+        name = shard_name(data_id, first // size)
+        n_bytes = store.size(name)
+        if n_bytes is not None:
+            return n_bytes, blocks_of(store, name, n_bytes)
     encoded: list[bytes | None] = []
     while first < stop:
         number, offset = divmod(first, size)
         count = min(size - offset, stop - first)
         try:
-            fd = os.open(_shard_path(path, number), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            encoded += [None] * count
-        else:
-            try:
-                encoded += ShardFile(fd, size).frames(offset, offset + count)
-            finally:
-                os.close(fd)
+            encoded += encoded_frames(store, shard_name(data_id, number), size, offset, offset + count)
+        except MissingObjectError:
+            encoded += [None] * count  # none of its frames was stored
         first += count
-    return assemble(encoded)
+    shard = assemble(encoded)
+    return shard.n_bytes, shard.blocks()
 
 
-def _shard_path(path: Path, number: int) -> Path:
-    return path / "frames" / "c" / str(number) / "0" / "0"
+def blocks_of(store: LakeStore, name: str, n_bytes: int) -> Iterator[bytes]:
+    """Yield an object of `n_bytes` in blocks of 8 MiB."""
+    for start in range(0, n_bytes, READ_BLOCK_BYTES):
+        yield store.get(name, start, min(start + READ_BLOCK_BYTES, n_bytes))
 
 
-def _make_frames_array(path: Path, shape: tuple[int, int, int], size: int) -> None:
-    if (path / "frames" / "zarr.json").exists():
-        return
-    # A store of its own: as part of the group's, zarr would write the group's zarr.json, the commit marker, now.
-    zarr.create_array(
-        zarr.storage.LocalStore(path / "frames"),
-        shape=shape,
-        dtype="uint8",
-        shards=(size, *shape[1:]),
-        chunks=(1, *shape[1:]),
-        compressors=zarr.codecs.ZstdCodec(level=1, checksum=False),
-        fill_value=0,
-        dimension_names=("frame", "y", "x"),
-        attributes={"coordinates": "time frame_index"},
+def _time_objects(data_id: str, n_frames: int, chunks: Sequence[ChunkRow]) -> Iterator[tuple[str, bytes]]:
+    folder = stream_folder(data_id)
+    yield from array_in_pieces(
+        f"{folder}/time", n_frames, np.int64, map(_times_ns, chunks), "frame", NOT_A_TIME, FRAME_TIME_ATTRIBUTES
+    )
+    yield from array_in_pieces(
+        f"{folder}/frame_index", n_frames, np.int64, map(_numbers, chunks), "frame", NOT_A_FRAME, FRAME_INDEX_ATTRIBUTES
     )
 
 
-def _seal_shard(path: Path, number: int, size: int, data_id: str, chunks: Sequence[ChunkRow], store: Store) -> None:
-    target = _shard_path(path, number)
-    start, stop = number * size, (number + 1) * size
-    first_inside = bisect_right(chunks, start, key=lambda chunk: chunk.stop)
-    behind = bisect_left(chunks, stop, key=lambda chunk: chunk.first_frame or 0)
-    inside = [chunk for chunk in chunks[first_inside:behind] if chunk.file is not None]
-    if target.exists() or not inside:
-        return
-    only = inside[0]
-    if len(inside) == 1 and only.first_frame == start and only.stop == stop and only.file is not None:
-        # A full shard of the grid is what was uploaded: the same file under a second name.
-        _link(store.staging_path(data_id) / only.file, target, fsync=store.fsync)
-        return
-    encoded: list[bytes | None] = [None] * size
-    for chunk in inside:
-        first = chunk.first_frame or 0
-        low, high = max(first, start), min(chunk.stop, stop)
-        frames = _staged_frames(store.staging_path(data_id), chunk, low - first, high - first)
-        encoded[low - start : high - start] = frames
-    with put_file(target, fsync=store.fsync) as fd:
-        for block in assemble(encoded).blocks():
-            write_all(fd, block)
+def _times_ns(chunk: ChunkRow) -> NDArray[np.int64]:
+    """Return the times of a chunk's frames; of those that never came, none."""
+    times = np.full(chunk.stop - (chunk.first_frame or 0), NOT_A_TIME, np.int64)
+    if (info := chunk.stored) is not None:
+        since_ns = np.rint(np.arange(info.frames) * NS_PER_S / info.fps).astype(np.int64)
+        times[:] = info.start_unix_ms_utc * NS_PER_MS + since_ns
+        times[list(info.lost_frames)] = NOT_A_TIME
+    return times
 
 
-def _staged_frames(folder: Path, chunk: ChunkRow, start: int, stop: int) -> list[bytes | None]:
-    with ExitStack() as stack:
-        fd = os.open(folder / str(chunk.file), os.O_RDONLY | os.O_CLOEXEC)
-        stack.callback(os.close, fd)
-        try:
-            return ShardFile(fd, chunk.info.frames if chunk.info is not None else 0).frames(start, stop)
-        except FrameDataError as exc:
-            raise FrameDataError(f"staged chunk {chunk.index} in {folder}: {exc}") from exc
+def _numbers(chunk: ChunkRow) -> NDArray[np.int64]:
+    """Return the numbers of a chunk's frames; of those that never came, -1."""
+    first = chunk.first_frame or 0
+    numbers = np.full(chunk.stop - first, NOT_A_FRAME, np.int64)
+    if (info := chunk.stored) is not None:
+        numbers[:] = np.arange(first, chunk.stop)
+        numbers[list(info.lost_frames)] = NOT_A_FRAME
+    return numbers
 
 
-def _link(source: Path, target: Path, *, fsync: bool) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        # A file system without hard links.
-        with source.open("rb", buffering=0) as file, put_file(target, fsync=fsync) as fd:
-            while block := file.read(1 << 20):
-                write_all(fd, block)
-
-
-def _frame_rows(chunks: Sequence[ChunkRow]) -> Iterator[NDArray[np.int64]]:
-    """Yield (2, frames) per chunk: times in ns and the frames' numbers."""
-    for chunk in chunks:
-        info = chunk.info
-        if info is None:
-            continue
-        rows = np.empty((2, info.frames), np.int64)
-        if chunk.stored is None:
-            rows[0], rows[1] = NOT_A_TIME, NOT_A_FRAME
-        else:
-            steps = np.arange(info.frames)
-            rows[0] = info.start_unix_ms_utc * NS_PER_MS + np.rint(steps * NS_PER_S / info.fps).astype(np.int64)
-            rows[1] = (chunk.first_frame or 0) + steps
-            lost = list(chunk.stored.lost_frames)
-            rows[0, lost], rows[1, lost] = NOT_A_TIME, NOT_A_FRAME
-        yield rows
-
-
-def _blocks(pieces: Iterator[NDArray[np.int64]], size: int) -> Iterator[NDArray[np.int64]]:
-    """Cut rows of any length into blocks of `size`; the last may be shorter."""
-    held: list[NDArray[np.int64]] = []
-    n_held = 0
-    for piece in pieces:
-        held.append(piece)
-        n_held += piece.shape[1]
-        if n_held >= size:
-            joined = np.concatenate(held, axis=1)
-            whole = n_held - n_held % size
-            for start in range(0, whole, size):
-                yield joined[:, start : start + size]
-            held, n_held = [joined[:, whole:]], n_held - whole
-    if n_held:
-        yield np.concatenate(held, axis=1)
-
-
-def _write_times(path: Path, n_frames: int, chunks: Sequence[ChunkRow]) -> None:
-    time = _series(path / "time", n_frames, NOT_A_TIME, TIME_ATTRIBUTES)
-    frame_index = _series(path / "frame_index", n_frames, NOT_A_FRAME, {})
-    at = 0
-    for rows in _blocks(_frame_rows(chunks), TIMES_PER_CHUNK):
-        stop = at + rows.shape[1]
-        time[at:stop], frame_index[at:stop] = rows
-        at = stop
-
-
-def _series(path: Path, n_frames: int, fill_value: int, attributes: dict[str, JSON]) -> zarr.Array[Any]:
-    return zarr.create_array(
-        zarr.storage.LocalStore(path),
-        shape=(n_frames,),
-        dtype="int64",
-        chunks=(min(max(n_frames, 1), TIMES_PER_CHUNK),),
-        compressors=zarr.codecs.ZstdCodec(level=1, checksum=False),
-        fill_value=fill_value,
-        dimension_names=("frame",),
-        attributes=attributes,
-        overwrite=True,
-    )
-
-
-def fsync_small(path: Path) -> None:
-    """Put what zarr wrote on disk, and the names of the shards, which are on disk themselves."""
-    for folder, _, names in os.walk(path):
-        inside = Path(folder).relative_to(path).parts
-        if inside and inside[0] == "frames" and inside[-1] == "0":
-            names = []
-        for name in names:
-            fsync_path(Path(folder, name))
-        fsync_path(Path(folder))
+def common_attributes(stream: StreamRow | SeriesRow) -> dict[str, JSON]:
+    """Return what the group of a stream of either kind says of it."""
+    return {
+        "format": "rheed-ingest",
+        "format_version": FORMAT_VERSION,
+        "data_id": stream.data_id,
+        "name": stream.name,
+        "sample": None if stream.sample is None else stream.sample[1],
+        "project": stream.project_id,
+        "tags": [name for _, name in stream.tags],
+    }
 
 
 def _attributes(stream: StreamRow, chunks: Sequence[ChunkRow]) -> dict[str, JSON]:
     known = max((chunk.index for chunk in chunks), default=-1) + 1
     stored = {chunk.index for chunk in chunks if chunk.stored is not None}
     return {
-        "format": "rheed-ingest",
-        "format_version": FORMAT_VERSION,
-        "data_id": stream.data_id,
-        "name": stream.name,
+        **common_attributes(stream),
         "fps": stream.fps,
         "rotations_per_min": stream.rotations_per_min,
         "azimuth_label": stream.azimuth_label,
-        "sample": None if stream.sample is None else stream.sample[1],
-        "project": stream.project_id,
-        "tags": [name for _, name in stream.tags],
         "frames_stored": stream.frames - stream.frames_lost,
         "frames_lost": stream.frames_lost,
         "chunks_stored": stream.chunks,

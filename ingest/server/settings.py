@@ -26,8 +26,11 @@ class ServerSettings:
 
     Attributes
     ----------
-    data : Path
-        Folder of the catalogue, the staged chunks and the sealed streams; made when it is not there.
+    data : Path or str
+        Folder of the catalogue, the staged chunks and the sealed streams; made when it is not there. Or, as text, the
+        URL of a store that clients upload their chunks to: ``s3://bucket/prefix``.
+    state : Path or None
+        Folder of the catalogue of data at a URL; None: one of its own below the user's state folder.
     api_keys : tuple of Secret
         Any of them opens the API.
     signing_secret : Secret or None
@@ -48,8 +51,9 @@ class ServerSettings:
         Unix time in seconds.
     """
 
-    data: Path
+    data: Path | str
     api_keys: tuple[Secret, ...]
+    state: Path | None = None
     signing_secret: Secret | None = None
     upload_url_ttl_s: float = 900.0
     silent_stream_s: float = 7200.0

@@ -12,22 +12,21 @@ import errno
 import fcntl
 import mmap
 import os
-import secrets
 import shutil
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import google_crc32c
 
 from ingest.errors import FrameDataError
+from ingest.lake.layout import stream_folder
 from ingest.server.problems import ApiError
-from ingest.shard import INDEX_ENTRY_BYTES, read_index
+from ingest.server.staging import STAGING, check_shard, new_file_name, staging_prefix, tail_bytes
 
-__all__ = ["Incoming", "ShardFile", "Store", "fsync_path", "put_file", "write_all"]
+__all__ = ["Incoming", "Store"]
 
 BLOCK_BYTES = 2 << 20
 ALIGNMENT_BYTES = 4096
@@ -150,15 +149,16 @@ class Incoming:
         if self._block is not None and self._held:
             self._write(self._block, self._held, self._written)
             self._block = None
+        tail = min(self.n_bytes, tail_bytes(frames))
         try:
-            ShardFile(self._fd, frames).check()
+            check_shard(os.pread(self._fd, tail, self.n_bytes - tail), self.n_bytes, frames)
         except FrameDataError as exc:
             raise ApiError(f"the body is not a shard of {frames} frames: {exc}", status=400) from exc
         if fsync:
             os.fsync(self._fd)
         self.close()
         if fsync and self.path is not None:
-            fsync_path(self.path.parent)
+            _fsync_folder(self.path.parent)
 
     def close(self) -> None:
         """Close the file and keep it."""
@@ -179,35 +179,6 @@ class Incoming:
             self.path.unlink(missing_ok=True)
 
 
-class ShardFile:
-    """A shard in an open file: its frames, still compressed, by number.
-
-    Parameters
-    ----------
-    fd : int
-        Open for reading; stays the caller's.
-    entries : int
-        Entries of its index.
-    """
-
-    def __init__(self, fd: int, entries: int) -> None:
-        self._fd = fd
-        size = os.fstat(fd).st_size
-        tail = min(size, entries * INDEX_ENTRY_BYTES + 4)
-        self._index = read_index(os.pread(fd, tail, size - tail), entries)
-        self._data_bytes = size - tail
-
-    def check(self) -> None:
-        """Raise FrameDataError when a frame lies outside the file's data."""
-        for i, entry in enumerate(self._index):
-            if entry is not None and (entry[1] == 0 or sum(entry) > self._data_bytes):
-                raise FrameDataError(f"frame {i} at {entry[0]} + {entry[1]} bytes; the data has {self._data_bytes}")
-
-    def frames(self, start: int, stop: int) -> list[bytes | None]:
-        """Return the encoded frames `start` to `stop`; None: not stored."""
-        return [None if entry is None else os.pread(self._fd, entry[1], entry[0]) for entry in self._index[start:stop]]
-
-
 @dataclass(frozen=True, slots=True)
 class Store:
     """The data folder's files.
@@ -225,11 +196,11 @@ class Store:
 
     def sealed_path(self, data_id: str) -> Path:
         """Return the folder of a sealed stream."""
-        return self.root / f"{data_id}.zarr"
+        return self.root / stream_folder(data_id)
 
     def staging_path(self, data_id: str) -> Path:
         """Return the folder of a stream's staged chunks."""
-        return self.root / ".staging" / data_id
+        return self.root / staging_prefix(data_id)
 
     def begin(self, data_id: str, index: int, max_bytes: int) -> Incoming:
         """Return a new file for an upload of a chunk."""
@@ -237,8 +208,8 @@ class Store:
         if not folder.exists():
             folder.mkdir(parents=True, exist_ok=True)
             if self.fsync:
-                fsync_path(folder.parent)
-        return Incoming(folder / f"{index}.{secrets.token_hex(8)}", max_bytes)
+                _fsync_folder(folder.parent)
+        return Incoming(folder / new_file_name(index), max_bytes)
 
     def remove_staged(self, data_id: str, file: str) -> None:
         """Remove one staged file."""
@@ -251,7 +222,7 @@ class Store:
     def clean(self, keep: Mapping[str, set[str]]) -> int:
         """Remove what no row names: uploads that a crash cut off, and leftovers of sealed streams; return how many."""
         removed = 0
-        staging = self.root / ".staging"
+        staging = self.root / STAGING
         for folder in list(staging.iterdir()) if staging.is_dir() else []:
             for file in list(folder.iterdir()):
                 if file.name not in keep.get(folder.name, ()):
@@ -279,41 +250,8 @@ class Store:
         return blocks()
 
 
-@contextmanager
-def put_file(path: Path, *, fsync: bool) -> Iterator[int]:
-    """Give a descriptor to write to; the file appears under its name complete, or not at all.
-
-    Parameters
-    ----------
-    path : Path
-        Its name; folders are made. An older file of the name is replaced.
-    fsync : bool
-        Whether it is on disk before it appears.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-    try:
-        yield fd
-        if fsync:
-            os.fsync(fd)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(fd)
-
-
-def write_all(fd: int, data: bytes | memoryview) -> None:
-    """Write all of `data`, however many calls that takes."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
-
-
-def fsync_path(path: Path) -> None:
-    """Put a file, or a folder's entries, on disk."""
+def _fsync_folder(path: Path) -> None:
+    """Put a folder's entries on disk."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -45,10 +45,9 @@ async def _upload_urls(request: Request) -> Response:
     data_id = text_field(body, "data_id")
     given = request.headers.getlist(LOST_FRAMES_HEADER)  # a list may come on several lines (RFC 9110, section 5.3)
     info = ChunkInfo.parse(body, ",".join(given) if given else None)
-    now_s = platform.clock()
-    await platform.run(platform.catalogue.announce, data_id, index, info, now_s)
-    path, upload_id = platform.signer.issue(data_id, index, info, now_s + platform.settings.upload_url_ttl_s)
-    url = f"{request.url.scheme}://{request.url.netloc}{request.scope.get('root_path', '')}{path}"
+    url, upload_id = await platform.run(platform.uploads.issue, data_id, index, info)
+    if url.startswith("/"):
+        url = f"{request.url.scheme}://{request.url.netloc}{request.scope.get('root_path', '')}{url}"
     return JSONResponse([{"url": url, "upload_id": upload_id, "part": 0}])
 
 
@@ -57,7 +56,7 @@ async def _put(request: Request) -> Response:
     data_id, index = request.path_params["data_id"], request.path_params["index"]
     grant = platform.signer.check(data_id, index, request.query_params, platform.clock())
     declared_bytes(request, platform.settings.max_shard_bytes)
-    crc32c = await platform.receive(grant, request.stream())
+    crc32c = await platform.uploads.receive(grant, request.stream())
     # Not an MD5, as S3's would be: a client must not take every ETag for one.
     return Response(status_code=200, headers={"ETag": f'"crc32c-{crc32c:08x}"'})
 

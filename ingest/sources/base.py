@@ -16,6 +16,7 @@ from ingest.timing import Finding
 
 __all__ = [
     "Access",
+    "EarlierStream",
     "FrameView",
     "FrameWindow",
     "Orientation",
@@ -226,6 +227,30 @@ class SourceSpec:
         return path if self.dataset is None else f"{path}::{self.dataset}"
 
 
+@dataclass(frozen=True, slots=True)
+class EarlierStream:
+    """What a stream in a lake says of itself, and what therefore holds of it unless the user says otherwise.
+
+    Attributes
+    ----------
+    fps : float or None
+        What it declared.
+    chunk_size : int or None
+        Frames in a shard.
+    azimuth, physical_sample, project_id : str or None
+        As in `ingest.plan.StreamSettings`.
+    tags : tuple of str
+        Likewise.
+    """
+
+    fps: float | None = None
+    chunk_size: int | None = None
+    azimuth: str | None = None
+    physical_sample: str | None = None
+    project_id: str | None = None
+    tags: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class SourceInfo:
     """What a run is, read without reading its frames. Holds 8 bytes per frame and stamp column.
@@ -263,6 +288,8 @@ class SourceInfo:
         Size of the decoded frames as stored, in bytes.
     rotations_per_min : float or None
         Of the sample, where the file says it; None: it does not.
+    earlier : EarlierStream or None
+        Of a stream in a lake: what it was; None: anything else.
     """
 
     spec: SourceSpec
@@ -282,6 +309,7 @@ class SourceInfo:
     bytes_in: int
     findings: tuple[Finding, ...] = field(default=())
     rotations_per_min: float | None = None
+    earlier: EarlierStream | None = None
 
 
 class Source(Protocol):
@@ -291,6 +319,15 @@ class Source(Protocol):
         """Return frames `start` to `stop` (exclusive) as (frame, y, x) uint8, scaled by ``spec.scale``.
 
         In `memory`, (byte,), if it is given and long enough; else in a new array.
+        """
+        ...
+
+    def read_encoded(self, start: int, stop: int) -> list[bytes | None] | None:
+        """Return frames `start` to `stop` (exclusive) as a shard holds them, without decoding; None: it cannot.
+
+        One zstd frame for each, as it is stored and not yet proven to decode; None for a frame that is lost. A source
+        that would have to scale, cut or turn frames, or that holds them in another way, returns None for all, and so
+        does one that finds damage: `read` then says which frames it is about.
         """
         ...
 

@@ -12,7 +12,6 @@ from importlib import import_module
 from ingest.errors import (
     IngestError,
     NoFramesError,
-    SettingsError,
     SourceFormatError,
     SourceNotFoundError,
     SourceReadError,
@@ -21,8 +20,8 @@ from ingest.sources.base import SourceOptions
 from ingest.sources.found import Discovered
 from ingest.sources.ksa_header import looks_like
 from ingest.sources.natural import natural_key
-from ingest.sources.probe import FORMATS, HDF5_SIGNATURE, HEAD_BYTES, is_zarr, kind_of, kind_of_url
-from ingest.sources.remote import list_files, read_blocks
+from ingest.sources.probe import FORMATS, HEAD_BYTES, ZARR_SUFFIX, is_manifest, is_zarr, kind_of, not_finished
+from ingest.sources.url_discovery import NamedFiles, find_at_url
 from ingest.sources.urls import is_url, redacted
 
 __all__ = ["Discovered", "discover", "named_paths"]
@@ -46,8 +45,8 @@ def discover(sources: Sequence[str], options: SourceOptions) -> list[Discovered]
     Parameters
     ----------
     sources : sequence of str
-        Paths and glob patterns (``**`` for folders below); for HDF5 also URLs (``s3://``, ``https://``, ...) of files,
-        folders and patterns.
+        Paths and glob patterns (``**`` for folders below); for HDF5 and Zarr also URLs (``s3://``, ``https://``, ...)
+        of files, stores, folders and patterns.
     options : SourceOptions
         `dataset` restricts every file to that one.
 
@@ -55,30 +54,34 @@ def discover(sources: Sequence[str], options: SourceOptions) -> list[Discovered]
     -------
     list of Discovered
         In the order of `sources`, and by natural order of names within one. Files of one folder that belong together
-        are one run: chunk files of one stream, pictures numbered alike, logs of one channel each. What cannot be used
-        is an entry with its error; the rest go on. A file is listed once, however often it is named. Never raises.
+        are one run: chunk files of one stream, pictures numbered alike, logs of one channel each. A lake gives each of
+        its streams. What cannot be used is an entry with its error; the rest go on. A file is listed once, however
+        often it is named. Never raises.
     """
     entries: list[Discovered] = []
     seen: set[str] = set()
     for source in sources:
-        files, problem, ignored = _expand(source, options)
+        named = _expand(source, options)
         shown = redacted(source)
-        found = [] if problem is None else [Discovered(shown, error=problem)]
-        fresh = []
-        for path in files:
-            real = path if is_url(path) else os.path.realpath(path)
-            if real not in seen:
-                seen.add(real)
-                fresh.append(path)
-        found += _runs(fresh, options)
+        found = [] if named.problem is None else [Discovered(shown, error=named.problem)]
+        fresh = [file for file in named.files if _is_new(file[0], seen)]
+        unfinished = [path for path in named.unfinished if _is_new(path, seen)]
+        found += _runs(fresh, unfinished, options)
         if fresh and not found:
             nothing = NoFramesError(f"{shown}: neither frames nor readings in it", hint="name the recording itself")
             found = [Discovered(shown, error=nothing)]
-        if ignored and found:
-            found[0] = replace(found[0], ignored_files=ignored)
-            logger.info("%s: %d files of other formats were ignored", shown, ignored)
+        if named.ignored and found:
+            found[0] = replace(found[0], ignored_files=named.ignored)
+            logger.info("%s: %d files of other formats were ignored", shown, named.ignored)
         entries += found
     return entries
+
+
+def _is_new(path: str, seen: set[str]) -> bool:
+    real = path if is_url(path) else os.path.realpath(path)
+    is_new = real not in seen
+    seen.add(real)
+    return is_new
 
 
 def named_paths(sources: Sequence[str]) -> list[str]:
@@ -93,12 +96,14 @@ def named_paths(sources: Sequence[str]) -> list[str]:
     return paths
 
 
-def _runs(files: Iterable[str], options: SourceOptions) -> list[Discovered]:
-    """Return the runs of some files, all of one folder and kind looked at together."""
+def _runs(
+    files: Iterable[tuple[str, str | None]], unfinished: Iterable[str], options: SourceOptions
+) -> list[Discovered]:
+    """Return the runs of some files, all of one folder and kind looked at together; and what was never finished."""
     together: dict[tuple[str, str], list[str]] = {}
-    found: list[Discovered] = []
-    for path in files:
-        kind = "hdf5" if is_url(path) else kind_of(path, options)
+    found = [Discovered(path, error=not_finished(path)) for path in unfinished]
+    for path, known in files:
+        kind = known or kind_of(path, options)
         if kind is None:
             found.append(Discovered(path, error=_unknown(path)))
         else:
@@ -128,86 +133,75 @@ def _unknown(path: str) -> IngestError:
     return SourceFormatError(f"{path}: {what}", hint=hint)
 
 
-def _expand(source: str, options: SourceOptions) -> tuple[list[str], IngestError | None, int]:
-    """Return the absolute files that `source` names, why there are none, and how many were ignored."""
+def _expand(source: str, options: SourceOptions) -> NamedFiles:
+    """Return what `source` names, by absolute paths."""
     if is_url(source):
-        return _expand_url(source)
+        return find_at_url(source)
     path = os.path.abspath(os.path.expanduser(source.removeprefix("file://")))
     if os.path.isdir(path) and not is_zarr(path):
-        return _expand_folder(path, options)
+        return NamedFiles(unfinished=[path]) if path.endswith(ZARR_SUFFIX) else _expand_folder(path, options)
     try:
         os.lstat(path)
     except PermissionError:
         denied = SourceReadError(f"{source}: permission denied", hint="let the user who runs this enter its folder")
-        return [], denied, 0
+        return NamedFiles(problem=denied)
     except (OSError, ValueError):  # not there, or not a possible path
         pass
     else:
-        return [path], None, 0
+        return NamedFiles([(path, None)])
     if glob.has_magic(source):
         return _expand_glob(path, source, options)
-    error = SourceNotFoundError(f"{source}: there is no such file or folder", hint="check the path")
-    return [], error, 0
+    return NamedFiles(problem=SourceNotFoundError(f"{source}: there is no such file or folder", hint="check the path"))
 
 
-def _expand_url(url: str) -> tuple[list[str], IngestError | None, int]:
-    other_kind = SettingsError(
-        f"{redacted(url)}: no HDF5 file; other kinds of recordings are read from local paths",
-        hint="mount the store, or copy the files to a local disk",
-    )
-    if kind_of_url(url) not in (None, "hdf5"):
-        return [], other_kind, 0
-    try:
-        listed = list_files(url)
-        visible = [file for file in listed if not os.path.basename(redacted(file)).startswith(".")]
-        files = sorted((file for file in visible if kind_of_url(file) == "hdf5"), key=natural_key)
-        if not files and len(listed) == 1 and read_blocks(listed[0], [0], len(HDF5_SIGNATURE)) == [HDF5_SIGNATURE]:
-            files = listed
-    except IngestError as error:
-        return [], error, 0
-    return files, None if files else other_kind, len(listed) - len(files)
-
-
-def _expand_glob(pattern: str, source: str, options: SourceOptions) -> tuple[list[str], IngestError | None, int]:
+def _expand_glob(pattern: str, source: str, options: SourceOptions) -> NamedFiles:
     matches = sorted(glob.glob(pattern, recursive=True), key=natural_key)
-    files = [match for match in matches if kind_of(match, options) is not None]
-    other = sum(os.path.isfile(match) for match in matches) - sum(os.path.isfile(file) for file in files)
-    if not pattern.endswith("**"):
-        for folder in (match for match in matches if os.path.isdir(match) and not is_zarr(match)):
-            inside, _, ignored = _expand_folder(folder, options)
-            files += inside
-            other += ignored
-    if files:
-        return files, None, other
-    what = "matches nothing" if not matches else f"matches {len(matches)} paths, none of a known format"
-    return [], SourceNotFoundError(f"{source}: the pattern {what}", hint="quote it, and check the folder"), other
+    named = NamedFiles()
+    beside = {os.path.basename(match) for match in matches}
+    for match in matches:
+        kind = kind_of(match, options)
+        if kind is not None:
+            named.files.append((match, kind))
+        elif os.path.isfile(match):
+            named.ignored += not is_manifest(os.path.basename(match), beside)
+        elif match.endswith(ZARR_SUFFIX):
+            named.unfinished.append(match)
+        elif not pattern.endswith("**"):
+            inside = _expand_folder(match, options)
+            named.files += inside.files
+            named.unfinished += inside.unfinished
+            named.ignored += inside.ignored
+    if not named.files and not named.unfinished:
+        what = "matches nothing" if not matches else f"matches {len(matches)} paths, none of a known format"
+        named.problem = SourceNotFoundError(f"{source}: the pattern {what}", hint="quote it, and check the folder")
+    return named
 
 
-def _expand_folder(folder: str, options: SourceOptions) -> tuple[list[str], IngestError | None, int]:
-    files: list[str] = []
+def _expand_folder(folder: str, options: SourceOptions) -> NamedFiles:
+    named = NamedFiles()
     unreadable: list[OSError] = []
-    ignored = 0
     for parent, folders, names in os.walk(folder, onerror=unreadable.append):
-        # Hidden ones are macOS's and Syncthing's shadows of files; a Zarr store is one thing with very many files,
-        # also where it was never finished.
+        # Hidden ones are macOS's and Syncthing's shadows of files, and a lake's own state; a Zarr store is one thing
+        # with very many files, also where it was never finished.
         folders[:] = [name for name in folders if not name.startswith(".")]
         stores = [name for name in folders if is_zarr(os.path.join(parent, name))]
-        folders[:] = [name for name in folders if name not in stores and not name.endswith(".zarr")]
+        unfinished = [name for name in folders if name not in stores and name.endswith(ZARR_SUFFIX)]
+        beside = {*folders, *names}
+        folders[:] = [name for name in folders if name not in stores and name not in unfinished]
+        named.unfinished += [os.path.join(parent, name) for name in unfinished]
         for name in (*names, *stores):
             path = os.path.join(parent, name)
-            if name.startswith(".") or kind_of(path, options) is None:
-                ignored += 1
+            kind = None if name.startswith(".") else kind_of(path, options)
+            if kind is not None:
+                named.files.append((path, kind))
             else:
-                files.append(path)
-    files.sort(key=natural_key)
+                named.ignored += not is_manifest(name, beside)
     if unreadable:
         first = unreadable[0]
-        error: IngestError = SourceReadError(f"{first.filename}: could not be listed: {first.strerror}")
-        return files, error, ignored
-    if not files:
-        error = NoFramesError(
-            f"{folder}: nothing of a known format in it or below it ({ignored} other files)",
+        named.problem = SourceReadError(f"{first.filename}: could not be listed: {first.strerror}")
+    elif not named.files and not named.unfinished:
+        named.problem = NoFramesError(
+            f"{folder}: nothing of a known format in it or below it ({named.ignored} other files)",
             hint=f"name the folder of the recordings; known: {FORMATS}",
         )
-        return [], error, ignored
-    return files, None, ignored
+    return named.sort()

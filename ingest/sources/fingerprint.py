@@ -10,6 +10,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from ingest.sources.remote import read_blocks, remote_stat
+from ingest.sources.remote_folder import read_parts
 from ingest.sources.urls import is_url
 
 __all__ = ["FINGERPRINTED", "Fingerprint", "spread"]
@@ -60,31 +61,30 @@ class Fingerprint:
             for offset in _block_offsets(size_bytes):
                 self._part(b"block", os.pread(file.fileno(), BLOCK_BYTES, offset))
 
-    def add_array(self, metadata: bytes, sample: Sequence[tuple[str, str]], files: int) -> None:
+    def add_array(self, metadata: bytes, sample: Sequence[tuple[str, str, int]], files: int) -> None:
         """Add an array that is stored in many files, as Zarr does: its metadata, and both ends of some of its files.
 
         Parameters
         ----------
         metadata : bytes
             What describes the array.
-        sample : sequence of (key, path)
-            Those of its files that `spread` gives, named within the array by their keys.
+        sample : sequence of (key, path, size)
+            Those of its files that `spread` gives, named within the array by their keys; paths or URLs, sizes in bytes.
         files : int
             How many there are. Reads 128 KiB of each in the sample.
 
         Raises
         ------
         OSError
-            A file cannot be read.
+            A file cannot be read; of what is at a URL also other kinds of `SourceError`.
         """
         self._part(b"metadata", metadata)
         self._part(b"files", str(files).encode())
-        for key, path in sample:
-            with open(path, "rb", buffering=0) as file:
-                size_bytes = os.fstat(file.fileno()).st_size
-                self._part(b"file", f"{key} {size_bytes}".encode())
-                for offset in (0, max(0, size_bytes - BLOCK_BYTES)):
-                    self._part(b"block", os.pread(file.fileno(), BLOCK_BYTES, offset))
+        ends = _both_ends([(path, size) for _, path, size in sample])
+        for (key, _, size), (head, tail) in zip(sample, ends, strict=True):
+            self._part(b"file", f"{key} {size}".encode())
+            self._part(b"block", head)
+            self._part(b"block", tail)
 
     def add_stamps(self, timestamps_ns: NDArray[np.int64] | None) -> None:
         """Add all recorded stamps, as they were recorded: (frame,) int64 ns, or None where there are none."""
@@ -106,6 +106,23 @@ def spread(count: int, most: int) -> list[int]:
     if count <= most:
         return list(range(count))
     return sorted({i * (count - 1) // (most - 1) for i in range(most)})
+
+
+def _both_ends(files: Sequence[tuple[str, int]]) -> list[tuple[bytes, bytes]]:
+    """Return the first and the last 64 KiB of files; of URLs with one request for each piece, all at once."""
+    spans = [(0, max(0, size - BLOCK_BYTES)) for _, size in files]
+    if not files or not is_url(files[0][0]):
+        return [_pread(path, span) for (path, _), span in zip(files, spans, strict=True)]
+    wanted = {(path, offset): None for (path, _), span in zip(files, spans, strict=True) for offset in span}
+    parts = read_parts([(path, offset, offset + BLOCK_BYTES) for path, offset in wanted])
+    got = dict(zip(wanted, parts, strict=True))
+    return [(got[path, first], got[path, last]) for (path, _), (first, last) in zip(files, spans, strict=True)]
+
+
+def _pread(path: str, offsets: tuple[int, int]) -> tuple[bytes, bytes]:
+    with open(path, "rb", buffering=0) as file:
+        head, tail = (os.pread(file.fileno(), BLOCK_BYTES, offset) for offset in offsets)
+    return head, tail
 
 
 def _block_offsets(size_bytes: int) -> list[int]:

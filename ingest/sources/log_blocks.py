@@ -42,10 +42,17 @@ class BlockReader:
     load_part : callable, optional
         Returns only some rows of a block, the first and the last (exclusive) of which are counted within it: asked
         where the whole block raises `FrameDataError`.
+    content : callable, optional
+        Returns what tells the content of a table's path from what it was before; default: as of files.
     """
 
     def __init__(
-        self, spec: SeriesSpec, load: Load, zeros_ns: Sequence[int], load_part: LoadPart | None = None
+        self,
+        spec: SeriesSpec,
+        load: Load,
+        zeros_ns: Sequence[int],
+        load_part: LoadPart | None = None,
+        content: Callable[[str], Hashable] | None = None,
     ) -> None:
         if not spec.tables or any(table.block_rows < 1 for table in spec.tables):
             raise SettingsError(
@@ -54,6 +61,7 @@ class BlockReader:
             )
         self._spec, self._load, self._load_part = spec, load, load_part
         self._zeros_ns = tuple(zeros_ns)
+        self._content = content or content_of_file
 
     def read(self, table: int, start: int, stop: int) -> Rows:
         """Return rows `start` to `stop` (exclusive) of a table.
@@ -121,7 +129,7 @@ class BlockReader:
     def _block(self, table: int, facts: LogTable, number: int) -> Rows:
         global _kept_bytes
         offset = facts.block_offsets[number] if facts.block_offsets else None
-        key = (_content(facts.path), facts.where, offset, number, facts.block_rows, facts.layout, self._spec.options)
+        key = (self._content(facts.path), facts.where, offset, number, facts.block_rows, facts.layout, self._spec.options)
         with _lock:
             if key in _kept:
                 _kept.move_to_end(key)
@@ -136,7 +144,7 @@ class BlockReader:
         return block
 
 
-def _content(path: str) -> Hashable:
+def content_of_file(path: str) -> Hashable:
     """Return what tells a file's content from what it was before."""
     if is_url(path):
         return remote_stat(path)

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from ingest.errors import IngestError, SourceError, SourceFormatError, SourceNotFoundError, SourceReadError
 
-__all__ = ["MAX_FRAME_BYTES", "PlainFile", "explain_os", "is_overfull", "os_errors", "size_bytes", "version_of"]
+__all__ = [
+    "MAX_FRAME_BYTES",
+    "PlainFile",
+    "explain_os",
+    "is_overfull",
+    "largest_stored",
+    "os_errors",
+    "size_bytes",
+    "version_of",
+]
 
 MAX_FRAME_BYTES = 512 * 10**6
 """One frame of this size fills a chunk of the platform; no camera comes near it."""
@@ -26,7 +35,12 @@ def is_overfull(stored_bytes: int, raw_bytes: int) -> bool:
 
     Three MB of deflate are three GB of zeros.
     """
-    return stored_bytes > MAX_GROWTH * raw_bytes + GROWTH_BYTES
+    return stored_bytes > largest_stored(raw_bytes)
+
+
+def largest_stored(raw_bytes: int) -> int:
+    """Return the most that `raw_bytes` of pixels can take, in bytes."""
+    return MAX_GROWTH * raw_bytes + GROWTH_BYTES
 
 
 @contextmanager

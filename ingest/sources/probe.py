@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 
+from ingest.errors import UnclosedSourceError
 from ingest.sources.base import SourceOptions
 from ingest.sources.urls import redacted
 
-__all__ = ["FORMATS", "HDF5_SIGNATURE", "HEAD_BYTES", "is_zarr", "kind_of", "kind_of_url", "read_head"]
+__all__ = [
+    "FORMATS",
+    "HDF5_SIGNATURE",
+    "HEAD_BYTES",
+    "ZARR_NAMES",
+    "ZARR_SUFFIX",
+    "is_manifest",
+    "is_zarr",
+    "kind_of",
+    "kind_of_url",
+    "not_finished",
+    "read_head",
+]
 
 HEAD_BYTES = 4096
 FORMATS = (
@@ -29,6 +43,11 @@ RAW_SUFFIXES = frozenset({".raw", ".bin", ".dat"})
 LOG_SUFFIXES = frozenset({".csv", ".tsv"})
 # Sidecars: they describe a recording beside them.
 SIDECARS = frozenset({"frames.csv", "recording.json", "growth.yaml", "growth.yml"})
+ZARR_NAMES = ("zarr.json", ".zarray", ".zgroup")
+"""The files of which one makes a folder a Zarr array or group."""
+
+ZARR_SUFFIX = ".zarr"
+MANIFEST = ".manifest.json"
 # Bytes at their offsets. RIFF holds AVI and much else; an MP4's first box is named at offset 4.
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, HDF5_SIGNATURE, "hdf5"),
@@ -90,12 +109,25 @@ def kind_of(path: str, options: SourceOptions) -> str | None:
 def kind_of_url(url: str) -> str | None:
     """Return the kind of what is at a URL, by its name alone; None: the name does not say."""
     suffix = os.path.splitext(redacted(url).rstrip("/"))[1].lower()
-    return "zarr" if suffix == ".zarr" else _by_suffix(suffix, SourceOptions())
+    return "zarr" if suffix == ZARR_SUFFIX else _by_suffix(suffix, SourceOptions())
 
 
 def is_zarr(path: str) -> bool:
     """Whether a folder is a Zarr array or group, of format 2 or 3."""
-    return any(os.path.isfile(os.path.join(path, name)) for name in ("zarr.json", ".zarray", ".zgroup"))
+    return any(os.path.isfile(os.path.join(path, name)) for name in ZARR_NAMES)
+
+
+def is_manifest(name: str, beside: Collection[str]) -> bool:
+    """Whether a file is the manifest of a stream in a lake, whose folder is among the names `beside` it."""
+    return name.endswith(MANIFEST) and name.removesuffix(MANIFEST) + ZARR_SUFFIX in beside
+
+
+def not_finished(path: str) -> UnclosedSourceError:
+    """Return what is to be said of a folder ``x.zarr`` that has not the metadata that are written last."""
+    return UnclosedSourceError(
+        f"{path}: not finished: the metadata that make it a Zarr store are written last, and are not there",
+        hint="its backfill was interrupted: run it again; if this is a copy, copy all of it",
+    )
 
 
 def _by_content(head: bytes, suffix: str) -> str | None:

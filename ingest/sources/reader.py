@@ -91,11 +91,18 @@ class FramesReader(ABC):
         Holds ``(stop - start) * height * width`` bytes; for frames wider than 8 bit also `block_bytes`, or one frame if
         that is more; and what the class of the reader says.
         """
+        self._check_range(start, stop)
+        return self._read(start, stop, memory)
+
+    def read_encoded(self, start: int, stop: int) -> list[bytes | None] | None:  # noqa: ARG002  of the contract
+        """Return None: this format does not hold frames as a shard does. See `Source.read_encoded`."""
+        return None
+
+    def _check_range(self, start: int, stop: int) -> None:
         if not 0 <= start < stop <= self.frames:
             raise SettingsError(
                 f"frames {start} to {stop} were asked of a run of {self.frames}: {redacted(self._paths[0])}"
             )
-        return self._read(start, stop, memory)
 
     @abstractmethod
     def _read(self, start: int, stop: int, memory: NDArray[np.uint8] | None) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Files at URLs, by fsspec: read in blocks that fit HDF5, listed, and their errors named.
+"""Files at URLs, by fsspec: read in blocks that fit HDF5, and their errors named; folders are `remote_folder`'s.
 
 fsspec reads ahead 50 MiB by default, which pulls most of a file for a look at its header (FORMATS.md 4): blocks of
 4 MiB, of which the last few are kept, are what these files are opened with.
@@ -26,7 +26,16 @@ from ingest.errors import (
 )
 from ingest.sources.urls import check_url, redacted, redacted_text
 
-__all__ = ["RemoteFile", "RemoteStat", "close_files", "list_files", "open_binary", "read_blocks", "remote_stat"]
+__all__ = [
+    "RemoteFile",
+    "RemoteStat",
+    "close_files",
+    "filesystem",
+    "open_binary",
+    "read_blocks",
+    "remote_errors",
+    "remote_stat",
+]
 
 BLOCK_BYTES = 4 * 2**20
 KEPT_BLOCKS = 8
@@ -90,7 +99,7 @@ class RemoteFile(io.RawIOBase):
         SourceChangedError
             The file was written anew since it was opened.
         """
-        with _remote_errors(self.stat.url):
+        with remote_errors(self.stat.url):
             data = self._file.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
@@ -126,8 +135,8 @@ def remote_stat(url: str) -> RemoteStat:
     SettingsError
         There is no client for such URLs, or the URL holds a password.
     """
-    with _remote_errors(url):
-        fs, path = _filesystem(url)
+    with remote_errors(url):
+        fs, path = filesystem(url)
         info = fs.info(path)
     if info.get("type") == "directory":
         raise SourceFormatError(f"{redacted(url)}: is a folder, not a file")
@@ -164,8 +173,8 @@ def open_binary(url: str) -> RemoteFile:
         if (known := _files.get(key)) is not None:
             _files.move_to_end(key)
             return known
-    with _remote_errors(url):
-        fs, path = _filesystem(url)
+    with remote_errors(url):
+        fs, path = filesystem(url)
         opened = fs.open(
             path, "rb", block_size=BLOCK_BYTES, cache_type="blockcache", cache_options={"maxblocks": KEPT_BLOCKS}
         )
@@ -196,8 +205,8 @@ def read_blocks(url: str, offsets: Sequence[int], length: int) -> list[bytes]:
     """
     if not offsets:
         return []
-    with _remote_errors(url):
-        fs, path = _filesystem(url)
+    with remote_errors(url):
+        fs, path = filesystem(url)
         ends = [offset + length for offset in offsets]
         parts: list[bytes] = fs.cat_ranges([path] * len(offsets), list(offsets), ends, on_error="raise")
     if any(len(part) > length for part in parts):
@@ -211,42 +220,8 @@ def _only_whole(url: str) -> SourceFormatError:
     )
 
 
-def list_files(url: str) -> list[str]:
-    """List the files that a URL names.
-
-    Parameters
-    ----------
-    url : str
-        A file, a folder (with all below it), or a pattern with ``*``.
-
-    Returns
-    -------
-    list of str
-        URLs, written alike however `url` is written.
-
-    Raises
-    ------
-    SourceNotFoundError
-        There is nothing there.
-    SourceError, SettingsError
-        As `remote_stat`.
-    """
-    with _remote_errors(url):
-        fs, path = _filesystem(url)
-        if "*" in path:
-            found = [name for name, info in fs.glob(path, detail=True).items() if info["type"] == "file"]
-            if not found:
-                raise SourceNotFoundError(f"{redacted(url)}: the pattern matches nothing", hint="quote it")
-        elif url.endswith("/") or fs.info(path)["type"] == "directory":
-            found = fs.find(path)
-            if not found:
-                raise SourceNotFoundError(f"{redacted(url)}: there is nothing in this folder", hint="check the URL")
-        else:
-            found = [path]
-        return [fs.unstrip_protocol(name) for name in found]
-
-
-def _filesystem(url: str) -> tuple[Any, str]:
+def filesystem(url: str) -> tuple[Any, str]:
+    """Return fsspec's client for a URL, and the path in it."""
     import fsspec  # type: ignore[import-untyped]  # it has no types
 
     check_url(url)
@@ -256,7 +231,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def _remote_errors(url: str) -> Iterator[None]:
+def remote_errors(url: str) -> Iterator[None]:
     """Turn whatever a store's client raises into our errors, with no secret of the URL in them."""
     try:
         yield

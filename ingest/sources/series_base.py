@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.sources.base import ReaderOption, StartFrom
+from ingest.sources.base import EarlierStream, ReaderOption, StartFrom
 from ingest.sources.urls import redacted
 from ingest.timing import Finding
 
@@ -159,6 +159,8 @@ class SeriesInfo:
         Size of the files' rows.
     findings : tuple of Finding
         What is odd about it.
+    earlier : EarlierStream or None
+        As in `SourceInfo`.
     """
 
     spec: SeriesSpec
@@ -170,6 +172,7 @@ class SeriesInfo:
     fingerprint: str
     bytes_in: int
     findings: tuple[Finding, ...] = field(default=())
+    earlier: EarlierStream | None = None
 
     @property
     def points(self) -> int:

@@ -88,6 +88,7 @@ def viewed_info(info: SourceInfo, window: FrameWindow) -> SourceInfo:
         frame_numbers=numbers,
         block_frames=max(1, info.block_frames // window.every),
         bytes_in=view.frames * height_px * width_px * (info.bytes_in // (info.frames * info.height_px * info.width_px)),
+        earlier=None if info.earlier is None else replace(info.earlier, fps=None) if window.every > 1 else info.earlier,
         findings=(*_findings_in(info.findings, first, stop, window.every), *_said(info, view)),
     )
 
@@ -212,6 +213,15 @@ class ViewedSource:
         if out is None:
             raise SettingsError("no frames were asked for")
         return out
+
+    def read_encoded(self, start: int, stop: int) -> list[bytes | None] | None:
+        """Return frames `start` to `stop` of the view as they are stored; None if they are cut, turned or left out."""
+        view = self._view
+        if not 0 <= start < stop <= view.frames:
+            raise SettingsError(f"frames {start} to {stop} were asked of a run of {view.frames}")
+        if view.every != 1 or view.roi is not None or view.orientation != "none":
+            return None
+        return self._source.read_encoded(view.first + start, view.first + stop)
 
     def _cut(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self._view.roi is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from ingest.sources.found import Discovered
 from ingest.sources.hdf5_times import Stamps, per_second_of
 from ingest.sources.plain_file import MAX_FRAME_BYTES
 from ingest.sources.scale import decide_scale, full_scale_in, is_wide, largest_pixel, sampled
-from ingest.sources.zarr_files import Grid, add_to_fingerprint, chunk_files
+from ingest.sources.urls import is_url
+from ingest.sources.zarr_earlier import earlier_findings, earlier_stream
+from ingest.sources.zarr_files import ChunkFiles, Grid, add_to_fingerprint, chunk_files
 from ingest.sources.zarr_layout import ArrayFact, Store, choose_runs, list_arrays, ome_time_axis
 from ingest.sources.zarr_log import find_logs
 from ingest.sources.zarr_read import MARKS, UNWRITTEN, FrameArray, ZarrSource, open_source
@@ -108,18 +110,18 @@ def inspect(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
     store = list_arrays(path)
     frames = choose_runs(store, spec.dataset or options.dataset)[0]
     siblings = _siblings(store, frames)
-    grid = FrameArray(path, frames.folder, None).grid
+    grid = FrameArray(path, frames.folder, None, frames.documents).grid
     _check_sizes(grid, frames, path)
     files = chunk_files(grid)
     facts = _facts(store, frames)
     fps = first_number(facts, FPS_FACTS) or _ome_fps(store, frames)
-    stored = _stored_frames(grid, files, path, is_lake=store.is_lake)
+    stored = _stored_frames(grid, files.numbers, path, is_lake=store.is_lake)
     columns = read_columns(store, frames, timestamps=options.timestamps, timezone=options.timezone, fps=fps)
     count = min(stored.frames, columns.frames)
     lost = columns.lost[:count] | (stored.missing[:count] & store.is_lake)
     if lost.all():
         raise TruncatedSourceError(f"{path}: not one of the {count} frames of {frames.path} is stored")
-    reader = FrameArray(path, frames.folder, "lost" if store.is_lake else "fill")
+    reader = FrameArray(path, frames.folder, "lost" if store.is_lake else "fill", frames.documents)
     scale, more = _scale(reader, lost, options, facts)
     spec = SourceSpec(KIND, spec.paths, _dataset(frames), scale, (count,), options=_options(columns, stored, store))
     stamps = columns.stamps and Stamps(columns.stamps.ns[:count], columns.stamps.absolute, columns.stamps.origin)
@@ -137,14 +139,16 @@ def inspect(spec: SourceSpec, options: SourceOptions) -> SourceInfo:
         attribute=None if named is None else facts[named],
         attribute_name=named or "start_time",
         file_name=os.path.basename(path) if siblings == 1 else None,
-        mtime_path=grid.path(int(files[-1])) if siblings == 1 else None,
+        mtime_path=grid.path(int(files.numbers[-1])) if siblings == 1 and not is_url(path) else None,
         fps_claimed=fps,
         frame_numbers=None if columns.numbers is None else columns.numbers[:count],
         block_frames=min(grid.outer[0], count),
         rotations_per_min=float(rotation) if isinstance(rotation, int | float) else None,
         findings=(*stored.findings, *columns.findings, *more, *_lost_frames(lost)),
     )
-    return source_info(facts_of_run, options)
+    info = source_info(facts_of_run, options)
+    earlier = earlier_findings(store, info.findings)
+    return replace(info, findings=info.findings + earlier, earlier=earlier_stream(store, grid.outer[0]))
 
 
 def _siblings(store: Store, frames: ArrayFact) -> int:
@@ -159,7 +163,7 @@ def _check_sizes(grid: Grid, frames: ArrayFact, path: str) -> None:
     itemsize = frames.dtype.itemsize
     if height * width * itemsize > MAX_FRAME_BYTES:
         raise SourceFormatError(f"{path}: {frames}: frames of {height * width * itemsize} bytes each")
-    row_bytes = grid.row_bytes(itemsize)
+    row_bytes = grid.row_bytes
     if row_bytes > MAX_ROW_BYTES:
         raise SourceFormatError(
             f"{path}: {frames} in Zarr chunks of {grid.inner}: {row_bytes} bytes to decompress for any frame",
@@ -256,14 +260,14 @@ def _scale(
 
     maximum = None
     if is_wide(reader.dtype):
-        maximum = largest_pixel(sampled(range(len(lost)), reader.row_bytes), read)
+        maximum = largest_pixel(sampled(range(len(lost)), reader.grid.row_bytes), read)
     return decide_scale(reader.dtype, options.full_scale, full_scale_in(facts, reader.dtype), maximum)
 
 
-def _fingerprint(frames: ArrayFact, grid: Grid, files: NDArray[np.int64], stamps: Stamps | None) -> str:
+def _fingerprint(frames: ArrayFact, grid: Grid, files: ChunkFiles, stamps: Stamps | None) -> str:
     """Return what tells this recording from another; attributes of the group, such as its sample, may change."""
     fingerprint = Fingerprint(frames.path)
-    add_to_fingerprint(fingerprint, grid, files)
+    add_to_fingerprint(fingerprint, grid, files, documents=frames.documents)
     fingerprint.add_stamps(stamps.ns if stamps else None)
     return fingerprint.hexdigest()
 

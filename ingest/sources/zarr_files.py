@@ -22,9 +22,14 @@ from ingest.errors import (
     SourceReadError,
 )
 from ingest.sources.fingerprint import FINGERPRINTED, Fingerprint, spread
-from ingest.sources.plain_file import os_errors
+from ingest.sources.plain_file import largest_stored, os_errors, size_bytes
+from ingest.sources.remote import remote_stat
+from ingest.sources.remote_folder import child_url, list_below
+from ingest.sources.urls import is_url
+from ingest.sources.zarr_documents import Documents, documents_of
+from ingest.sources.zarr_url_store import UrlStore, WhatIsGone
 
-__all__ = ["Grid", "add_to_fingerprint", "chunk_files", "explain", "open_array"]
+__all__ = ["ChunkFiles", "Grid", "add_to_fingerprint", "chunk_files", "explain", "open_array"]
 
 _NO_CODEC = "UnknownCodecError"  # zarr.errors has one, numcodecs.errors another
 
@@ -45,6 +50,8 @@ class Grid:
         Of what is decompressed together.
     prefix, separator : str
         How files are named: ``c/0/0/0``, ``0.0.0``, ...
+    itemsize : int
+        Bytes of a value.
     """
 
     folder: str
@@ -53,16 +60,18 @@ class Grid:
     inner: tuple[int, ...]
     prefix: str
     separator: str
+    itemsize: int
 
     @property
     def tiles(self) -> int:
         """Files that together hold whole frames."""
         return math.prod(-(-size // part) for size, part in zip(self.shape[1:], self.outer[1:], strict=True))
 
-    def row_bytes(self, itemsize: int) -> int:
+    @property
+    def row_bytes(self) -> int:
         """Return the size of what has to be decompressed for any one frame."""
         sizes = (-(-size // part) * part for size, part in zip(self.shape[1:], self.inner[1:], strict=True))
-        return self.inner[0] * math.prod(sizes) * itemsize
+        return self.inner[0] * math.prod(sizes) * self.itemsize
 
     def key(self, number: int) -> str:
         """Return the name, within the array's folder, of a file by its number in C order."""
@@ -74,21 +83,47 @@ class Grid:
         return self.separator.join([*([self.prefix] if self.prefix else []), str(number), *map(str, reversed(place))])
 
     def path(self, number: int) -> str:
-        """Return the path of a file by its number in C order."""
+        """Return the path, or URL, of a file by its number in C order."""
+        if is_url(self.folder):
+            return child_url(self.folder, self.key(number))
         return os.path.join(self.folder, *self.key(number).split("/"))
+
+    def number(self, key: str) -> int | None:
+        """Return the number of a file by its name within the array's folder; None: it is no file of the array's."""
+        parts = key.split(self.separator) if self.separator == "/" or "/" not in key else []
+        first = 1 if self.prefix else 0
+        counts = [-(-size // part) for size, part in zip(self.shape, self.outer, strict=True)]
+        if parts[:first] != [self.prefix][:first] or len(parts) != first + len(counts):
+            return None
+        return _number(parts[first:], counts)
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of what is in a file when it is not compressed: pixels, and a shard's index."""
+        together = math.prod(self.outer) // math.prod(self.inner)
+        return math.prod(self.outer) * self.itemsize + (32 * together if together > 1 else 0)
 
     def rows(self, start: int, stop: int) -> range:
         """Return the rows of files that hold these frames."""
         return range(start // self.outer[0], (stop - 1) // self.outer[0] + 1)
 
 
-def open_array(folder: str) -> tuple[zarr.Array[Any], Grid]:
-    """Open one Zarr array of the local disk for reading.
+def open_array(
+    folder: str, documents: Documents | None = None, *, gone: WhatIsGone | None = None, kept: bool = False
+) -> tuple[zarr.Array[Any], Grid]:
+    """Open one Zarr array for reading.
 
     Parameters
     ----------
     folder : str
-        The array's.
+        The array's, or its URL.
+    documents : Documents, optional
+        Its metadata, of an array at a URL; default: read there.
+    gone : callable, optional
+        Of an array at a URL: returns the error that it is when a file is not there, by the file's name; None from it,
+        or no such function: the file's values read as the fill value, without a word.
+    kept : bool, default False
+        Whether metadata, and what is read of files, may be half a minute old: for small arrays at URLs.
 
     Returns
     -------
@@ -106,9 +141,17 @@ def open_array(folder: str) -> tuple[zarr.Array[Any], Grid]:
     SourceFormatError
         Metadata that make no sense, or a grid that is not regular.
     """
+    store: zarr.storage.StoreLike
     try:
-        array = zarr.open_array(zarr.storage.LocalStore(folder, read_only=True), mode="r")
-        grid = _grid(array, folder)
+        if is_url(folder):
+            store = UrlStore(folder, documents or documents_of([folder], kept=kept)[0], gone, kept=kept)
+            array = zarr.open_array(store, mode="r", zarr_format=store.zarr_format)
+            grid = _grid(array, folder)
+            store.most_bytes = largest_stored(grid.file_bytes)
+        else:
+            store = zarr.storage.LocalStore(folder, read_only=True)
+            array = zarr.open_array(store, mode="r")
+            grid = _grid(array, folder)
     except Exception as error:
         explained = explain(folder, error)
         if isinstance(explained, FrameDataError):
@@ -128,7 +171,8 @@ def _grid(array: zarr.Array[Any], folder: str) -> Grid:
         prefix = "c" if encoding.name == "default" else ""
     if min(*outer, *array.chunks) < 1:
         raise ValueError(f"Zarr chunks of {outer}")
-    return Grid(folder, tuple(array.shape), outer, tuple(array.chunks), prefix, separator)
+    itemsize = np.dtype(array.dtype).itemsize
+    return Grid(folder, tuple(array.shape), outer, tuple(array.chunks), prefix, separator, itemsize)
 
 
 def explain(where: str, error: Exception) -> SourceError:
@@ -160,26 +204,54 @@ def _text(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def chunk_files(grid: Grid) -> NDArray[np.int64]:
+@dataclass(frozen=True)
+class ChunkFiles:
+    """The files of an array that are there.
+
+    Attributes
+    ----------
+    numbers : ndarray of int64, (file,)
+        In C order, rising.
+    sizes_bytes : ndarray of int64, (file,), or None
+        As the listing of a URL says, -1 where it does not; None: to be asked of the disk.
+    """
+
+    numbers: NDArray[np.int64]
+    sizes_bytes: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+def chunk_files(grid: Grid) -> ChunkFiles:
     """List the files of an array that are there.
 
     Returns
     -------
-    ndarray of int64, (file,)
-        Their numbers in C order, rising; 8 bytes each, whatever the array's shape promises.
+    ChunkFiles
+        8 bytes a file, at a URL 16, whatever the array's shape promises.
 
     Raises
     ------
     SourceReadError
         A folder cannot be listed.
+    SourceError
+        As `list_below`.
     """
+    if is_url(grid.folder):
+        within = f"{grid.prefix}/" if grid.prefix and grid.separator == "/" else ""
+        below = list_below(child_url(grid.folder, within))
+        known = ((grid.number(within + key), size) for key, size in below)
+        pairs = np.fromiter(((n, size) for n, size in known if n is not None), np.dtype((np.int64, 2)))
+        pairs = pairs[np.argsort(pairs[:, 0])]
+        return ChunkFiles(np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1]))
     counts = [-(-size // part) for size, part in zip(grid.shape, grid.outer, strict=True)]
     try:
         places = np.fromiter(_places(grid, counts), np.int64)
     except OSError as error:
         raise SourceReadError(f"{grid.folder}: could not be listed: {error.strerror}") from error
     places.sort()
-    return places
+    return ChunkFiles(places)
 
 
 def _places(grid: Grid, counts: list[int]) -> Iterator[int]:
@@ -188,14 +260,11 @@ def _places(grid: Grid, counts: list[int]) -> Iterator[int]:
         if os.path.isdir(start):
             yield from _nested(start, counts, 0)
         return
-    first = 1 if grid.prefix else 0
     with os.scandir(grid.folder) as entries:
         for entry in entries:
-            parts = entry.name.split(grid.separator)
-            if parts[:first] == [grid.prefix][:first] and len(parts) == first + len(counts):
-                number = _number(parts[first:], counts)
-                if number is not None and entry.is_file():
-                    yield number
+            number = grid.number(entry.name)
+            if number is not None and entry.is_file():
+                yield number
 
 
 def _nested(folder: str, counts: list[int], base: int) -> Iterator[int]:
@@ -221,7 +290,9 @@ def _number(parts: list[str], counts: list[int]) -> int | None:
     return number
 
 
-def add_to_fingerprint(fingerprint: Fingerprint, grid: Grid, files: NDArray[np.int64], name: str = "") -> None:
+def add_to_fingerprint(
+    fingerprint: Fingerprint, grid: Grid, files: ChunkFiles, name: str = "", documents: Documents | None = None
+) -> None:
     """Add an array: its own metadata, and both ends of up to 18 of its files, whose keys follow `name`.
 
     Raises
@@ -229,12 +300,17 @@ def add_to_fingerprint(fingerprint: Fingerprint, grid: Grid, files: NDArray[np.i
     SourceNotFoundError, SourceReadError
         A file cannot be read.
     """
-    metadata = os.path.join(grid.folder, "zarr.json")
-    if not os.path.exists(metadata):
-        metadata = os.path.join(grid.folder, ".zarray")
-    sample = files[spread(len(files), FINGERPRINTED)].tolist()
+    held = documents or documents_of([grid.folder])[0]
+    metadata = held.get("zarr.json", held.get(".zarray", b""))
+    at = spread(len(files), FINGERPRINTED)
+    numbers = files.numbers[at].tolist()
+    if files.sizes_bytes is None:
+        sizes = [size_bytes(grid.path(number)) for number in numbers]
+    else:
+        sizes = [
+            remote_stat(grid.path(number)).size_bytes if size < 0 else size
+            for number, size in zip(numbers, files.sizes_bytes[at].tolist(), strict=True)
+        ]
+    sample = [(name + grid.key(number), grid.path(number), size) for number, size in zip(numbers, sizes, strict=True)]
     with os_errors(grid.folder):
-        with open(metadata, "rb") as file:
-            content = file.read()
-        keys = [(name + grid.key(number), grid.path(number)) for number in sample]
-        fingerprint.add_array(content, keys, len(files))
+        fingerprint.add_array(metadata, sample, len(files))

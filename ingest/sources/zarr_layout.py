@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,18 +10,27 @@ from typing import Any
 
 import numpy as np
 
-from ingest.errors import NoFramesError, SourceFormatError, SourceReadError
+from ingest.errors import NoFramesError, SourceFormatError
 from ingest.sources.facts import StoredArray
 from ingest.sources.natural import natural_key
+from ingest.sources.probe import not_finished
+from ingest.sources.urls import is_url
+from ingest.sources.zarr_documents import (
+    MAX_METADATA_BYTES,
+    Documents,
+    check_zarr_url,
+    children_of,
+    documents_of,
+    node_folder,
+)
 
-__all__ = ["ArrayFact", "Store", "choose_runs", "list_arrays", "ome_time_axis"]
+__all__ = ["ArrayFact", "Store", "array_at", "choose_runs", "list_arrays", "ome_time_axis"]
 
 LAKE_FORMAT = "rheed-ingest"
 """Attribute ``format`` of what the embedded platform and our lakes store (ingest/server/seal.py)."""
 
 LAKE_FRAMES = "/frames"
 MAX_NODES = 20_000
-MAX_METADATA_BYTES = 64 * 2**20
 TIME_DIMS = frozenset({"time", "t", "frame", "frames"})
 
 
@@ -35,18 +43,21 @@ class ArrayFact(StoredArray):
     path : str
         Inside its group: ``"/frames"``; of an array that is no group's: ``"/"``.
     folder : str
-        Where it is on the disk.
+        Where it is: a path or a URL.
     shape, dtype
         As stored.
     dims : tuple of str
         Names of its axes, ``""`` where one has none: `dimension_names`, or xarray's ``_ARRAY_DIMENSIONS``.
     attributes : mapping
         Those of the user.
+    documents : Documents
+        Its metadata, of an array at a URL, so that they need not be fetched again; else empty.
     """
 
     folder: str
     dims: tuple[str, ...]
     attributes: Mapping[str, Any]
+    documents: Documents = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def stack(self) -> bool:
@@ -83,7 +94,7 @@ def list_arrays(path: str) -> Store:
     Parameters
     ----------
     path : str
-        The folder of an array or a group.
+        The folder of an array or a group, or its URL.
 
     Returns
     -------
@@ -97,69 +108,98 @@ def list_arrays(path: str) -> Store:
         The metadata of the folder itself make no sense.
     SourceReadError
         It cannot be read.
+    SourceNotFoundError, UnclosedSourceError
+        There is nothing at a URL; there is something, but not what makes it a Zarr store.
+    SettingsError
+        A URL that cannot name a folder.
     """
+    if is_url(path):
+        check_zarr_url(path)
     attributes: Mapping[str, Any] = {}
     arrays: list[ArrayFact] = []
     broken: list[str] = []
-    waiting = [""]
-    for number, inside in enumerate(waiting):
-        folder = os.path.join(path, inside.strip("/")) if inside else path
-        try:
-            found, own = _node(folder, inside or "/")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+    level, seen = [""], 0
+    while level:
+        groups: list[str] = []
+        folders = [node_folder(path, inside) for inside in level]
+        for inside, folder, documents in zip(level, folders, documents_of(folders), strict=True):
+            try:
+                found, own = _node(folder, inside or "/", documents)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                if not inside:
+                    raise SourceFormatError(f"{path}: its Zarr metadata make no sense: {error}") from error
+                broken.append(inside)
+                continue
             if not inside:
-                raise SourceFormatError(f"{path}: its Zarr metadata make no sense: {error}") from error
-            broken.append(inside)
-            continue
-        except OSError as error:
-            raise SourceReadError(f"{folder}: could not be read: {error.strerror}") from error
-        if not inside:
-            attributes = own
-        if found is not None:
-            arrays.append(found)
-        elif number < MAX_NODES:
-            waiting += _children(folder, inside)
+                attributes = own
+            if found is not None:
+                arrays.append(found)
+            else:
+                groups.append(inside)
+            if not inside and not documents and is_url(path):
+                children_of([path])  # says if there is nothing at all
+                raise not_finished(path)
+        seen += len(level)
+        level = _below(path, groups) if seen < MAX_NODES else []
     return Store(path, attributes, tuple(arrays), tuple(broken))
 
 
-def _children(folder: str, inside: str) -> list[str]:
+def array_at(path: str, inside: str) -> ArrayFact | None:
+    """Return one array of a Zarr folder by its path, as it was known in the last half minute; None: there is none.
+
+    Raises
+    ------
+    SourceError
+        As `list_arrays`.
+    """
+    folder = node_folder(path, inside)
+    (documents,) = documents_of([folder], kept=True)
     try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-    except OSError as error:
-        raise SourceReadError(f"{folder}: could not be listed: {error.strerror}") from error
-    return [f"{inside}/{name}" for name in sorted(names, key=natural_key)]
+        return _node(folder, inside, documents)[0]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SourceFormatError(f"{folder}: its Zarr metadata make no sense: {error}") from error
 
 
-def _node(folder: str, path: str) -> tuple[ArrayFact | None, Mapping[str, Any]]:
+def _below(path: str, groups: list[str]) -> list[str]:
+    listed = children_of([node_folder(path, inside) for inside in groups])
+    return [f"{inside}/{name}" for inside, names in zip(groups, listed, strict=True) for name in names]
+
+
+def _node(folder: str, path: str, documents: Documents) -> tuple[ArrayFact | None, Mapping[str, Any]]:
     """Return an array's facts (None: a group, or a plain folder), and the node's attributes."""
-    if (metadata := _json(folder, "zarr.json")) is not None:
+    if (metadata := _json(documents, "zarr.json")) is not None:
         attributes = _mapping(metadata.get("attributes") or {})
         if metadata["node_type"] != "array":
             return None, attributes
-        dims = metadata.get("dimension_names")
-        return _array(path, folder, metadata["shape"], _dtype_3(metadata["data_type"]), dims, attributes), attributes
-    attributes = _mapping(_json(folder, ".zattrs") or {})
-    if (metadata := _json(folder, ".zarray")) is not None:
-        return _array(path, folder, metadata["shape"], _dtype_2(metadata["dtype"]), None, attributes), attributes
+        dims, dtype = metadata.get("dimension_names"), _dtype_3(metadata["data_type"])
+        return _array(path, folder, documents, metadata["shape"], dtype, dims, attributes), attributes
+    attributes = _mapping(_json(documents, ".zattrs") or {})
+    if (metadata := _json(documents, ".zarray")) is not None:
+        dtype = _dtype_2(metadata["dtype"])
+        return _array(path, folder, documents, metadata["shape"], dtype, None, attributes), attributes
     return None, attributes
 
 
 def _array(
-    path: str, folder: str, shape: Any, dtype: np.dtype[Any], dims: Any, attributes: Mapping[str, Any]
+    path: str,
+    folder: str,
+    documents: Documents,
+    shape: Any,
+    dtype: np.dtype[Any],
+    dims: Any,
+    attributes: Mapping[str, Any],
 ) -> ArrayFact:
     sizes = tuple(int(size) for size in shape)
     if any(size < 0 for size in sizes):
         raise ValueError(f"a shape of {sizes}")
     names = dims or attributes.get("_ARRAY_DIMENSIONS") or [""] * len(sizes)
-    return ArrayFact(path, sizes, dtype, folder, tuple(str(name or "") for name in names), attributes)
+    held = documents if is_url(folder) else {}
+    return ArrayFact(path, sizes, dtype, folder, tuple(str(name or "") for name in names), attributes, held)
 
 
-def _json(folder: str, name: str) -> Any:
-    try:
-        with open(os.path.join(folder, name), "rb") as file:
-            content = file.read(MAX_METADATA_BYTES + 1)
-    except FileNotFoundError:
+def _json(documents: Documents, name: str) -> Any:
+    content = documents.get(name)
+    if content is None:
         return None
     if len(content) > MAX_METADATA_BYTES:
         raise ValueError(f"{name} has more than {MAX_METADATA_BYTES} bytes")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -17,10 +17,13 @@ from ingest.sources.assemble import run_name
 from ingest.sources.base import SourceOptions
 from ingest.sources.fingerprint import Fingerprint
 from ingest.sources.found import Discovered
-from ingest.sources.log_blocks import BlockReader
+from ingest.sources.log_blocks import BlockReader, content_of_file
 from ingest.sources.log_facts import SHOWN, TableFacts, channel_facts
 from ingest.sources.series_base import ChannelSpec, LogTable, Rows, SeriesInfo, SeriesSpec
 from ingest.sources.stored_rows import RowScan, read_stored
+from ingest.sources.urls import is_url
+from ingest.sources.zarr_documents import documents_of
+from ingest.sources.zarr_earlier import earlier_findings, earlier_stream
 from ingest.sources.zarr_files import add_to_fingerprint, chunk_files
 from ingest.sources.zarr_layout import LAKE_FORMAT, ArrayFact, Store, list_arrays
 from ingest.sources.zarr_log_tables import GROUP, StoredChannel, StoredColumn, epoch_of, find_channels, times_ns
@@ -110,7 +113,12 @@ def inspect(spec: SeriesSpec, options: SourceOptions) -> SeriesInfo:
     store = list_arrays(path)
     only = None if spec.dataset in (None, PART) else spec.dataset
     channels, findings = find_channels(store, only)
-    column = cache(StoredColumn)  # most of the work, where channels are short, is to open them
+    known = {array.folder: array.documents for array in store.arrays}
+
+    @cache  # most of the work, where channels are short, is to open them
+    def column(folder: str) -> StoredColumn:
+        return StoredColumn(folder, known[folder])
+
     groups = _same_times(channels, column, options.timezone, findings)
     looks = [look for group, times in groups for look in _scan_group(path, group, times, column)]
     findings += [finding for look in looks for finding in look.findings]
@@ -133,7 +141,8 @@ def inspect(spec: SeriesSpec, options: SourceOptions) -> SeriesInfo:
         start_from="frame stamps",
         fingerprint=_fingerprint(arrays, column, only),
         bytes_in=sum(array.bytes for array in arrays),
-        findings=tuple(findings),
+        findings=(*findings, *earlier_findings(store, findings)),
+        earlier=earlier_stream(store),
     )
 
 
@@ -142,7 +151,7 @@ def _fingerprint(arrays: Sequence[ArrayFact], column: OpenColumn, only: str | No
     fingerprint = Fingerprint("log" if only is None else f"log {only}")
     for array in sorted(arrays, key=lambda array: array.path):
         grid = column(array.folder).grid
-        add_to_fingerprint(fingerprint, grid, chunk_files(grid), f"{array.path}/")
+        add_to_fingerprint(fingerprint, grid, chunk_files(grid), f"{array.path}/", array.documents)
     return fingerprint.hexdigest()
 
 
@@ -254,7 +263,14 @@ def open_series(spec: SeriesSpec) -> BlockReader:
     def load_part(number: int, block: int, begin: int, end: int) -> Rows:
         return tables[number].read(block, begin, end)
 
-    return BlockReader(spec, load, [0] * len(tables), load_part)
+    return BlockReader(spec, load, [0] * len(tables), load_part, _content)
+
+
+def _content(path: str) -> Hashable:
+    if not is_url(path):
+        return content_of_file(path)
+    (documents,) = documents_of([path], kept=True)
+    return path, xxhash.xxh3_128_hexdigest(b"".join(documents.values()))
 
 
 class _OpenTable:
@@ -281,7 +297,7 @@ class _OpenTable:
         if not self._opened:
             path, folders, rows = self._table.path, self._layout["folders"], self._layout["rows"]
             names = [f"{folders[0]}/time", *(f"{folder}/value" for folder in folders)]
-            columns = [StoredColumn(f"{path}{GROUP}/{name}") for name in names]
+            columns = [StoredColumn(f"{path}{GROUP}/{name}", kept=True) for name in names]
             short = [name for name, column in zip(names, columns, strict=True) if column.rows < rows]
             if short:
                 raise SourceChangedError(

@@ -13,12 +13,14 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.errors import FrameDataError, SourceFormatError, SourceNotFoundError
+from ingest.errors import FrameDataError, SourceError, SourceFormatError, SourceNotFoundError
 from ingest.sources.hdf5_times import decode_plain
 from ingest.sources.log_columns import unique_names
 from ingest.sources.log_times import UNIT_NS, numbers_ns
 from ingest.sources.plain_file import os_errors
 from ingest.sources.start import NS
+from ingest.sources.urls import is_url
+from ingest.sources.zarr_documents import Documents, documents_of
 from ingest.sources.zarr_files import explain, open_array
 from ingest.sources.zarr_layout import LAKE_FORMAT, ArrayFact, Store
 from ingest.timing import Finding
@@ -28,6 +30,10 @@ __all__ = ["StoredChannel", "StoredColumn", "epoch_of", "find_channels", "times_
 GROUP = "/timeseries"
 MAX_CHUNK_BYTES = 2**30
 US = NS // 1000
+GONE_HINT = (
+    "copy it again from where it was recorded; if that leaves out what is all fill value, write it anew with "
+    "write_empty_chunks"
+)
 _SINCE = re.compile(r"\s*(\S+)\s+since\s+(.+?)\s*", re.IGNORECASE)
 
 
@@ -202,7 +208,11 @@ class StoredColumn:
     Parameters
     ----------
     folder : str
-        The array's.
+        The array's, or its URL.
+    documents : Documents, optional
+        Its metadata, of an array at a URL; default: read there.
+    kept : bool, default False
+        Whether what is at a URL may be half a minute old.
 
     Attributes
     ----------
@@ -219,9 +229,9 @@ class StoredColumn:
         As `open_array`.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, documents: Documents | None = None, *, kept: bool = False) -> None:
         self._folder = folder
-        self._array, self.grid = open_array(folder)
+        self._array, self.grid = open_array(folder, documents, gone=self._gone, kept=kept)
         together = self.grid.outer[0]
         if len(self.grid.shape) != 1 or together * self._array.dtype.itemsize > MAX_CHUNK_BYTES:
             raise SourceFormatError(f"{folder}: {self.grid.shape} in Zarr chunks of {self.grid.outer}: cannot be rows")
@@ -256,14 +266,17 @@ class StoredColumn:
         self._check_files(first, stop, where)  # of one that went meanwhile zarr has made up what was in it
         return values
 
+    def _gone(self, key: str) -> SourceError:
+        if not documents_of([self._folder])[0]:
+            return SourceNotFoundError(f"{self._folder}: there is no such Zarr array")
+        return FrameDataError(f"{self._folder}: {key} is not there", hint=GONE_HINT)
+
     def _check_files(self, first: int, stop: int, where: str) -> None:
+        if is_url(self._folder):  # reading says so
+            return
         for row in self.grid.rows(first, stop):
             if problem := self._problem(self.grid.path(row)):
-                raise FrameDataError(
-                    f"{where}: {self.grid.key(row)} is {problem}",
-                    hint="copy it again from where it was recorded; if that leaves out what is all fill value, write "
-                    "it anew with write_empty_chunks",
-                )
+                raise FrameDataError(f"{where}: {self.grid.key(row)} is {problem}", hint=GONE_HINT)
 
     def _problem(self, path: str) -> str | None:
         try:

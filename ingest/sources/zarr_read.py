@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import os
 import stat
 import threading
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from zarr.core.buffer import default_buffer_prototype
 
-from ingest.errors import FrameDataError, SourceChangedError
+from ingest.errors import FrameDataError, SourceChangedError, SourceError, SourceFormatError
+from ingest.shard import pack
 from ingest.sources.base import SourceSpec
 from ingest.sources.memory import result_array
 from ingest.sources.plain_file import is_overfull
 from ingest.sources.reader import FramesReader
+from ingest.sources.remote_folder import stat_or_none
+from ingest.sources.urls import is_url
+from ingest.sources.zarr_documents import Documents, documents_of, node_folder
+from ingest.sources.zarr_encoded import EncodedFrames
 from ingest.sources.zarr_files import explain, open_array
-from ingest.sources.zarr_layout import ArrayFact, list_arrays
+from ingest.sources.zarr_layout import ArrayFact, array_at
 from ingest.sources.zarr_times import is_lost, read_values
 
 __all__ = ["MARKS", "MAX_KEPT_ROW_BYTES", "UNWRITTEN", "FrameArray", "ZarrSource", "open_source"]
@@ -43,9 +48,11 @@ class FrameArray:
     path : str
         The run, for messages.
     folder : str
-        Where the array is.
+        Where the array is: a path or a URL.
     unwritten : {"lost", "fill"} or None
         What a missing chunk file means; None: none was missing when the run was inspected.
+    documents : Documents, optional
+        Its metadata, of an array at a URL; default: read there.
 
     Attributes
     ----------
@@ -55,10 +62,12 @@ class FrameArray:
         How it is stored.
     """
 
-    def __init__(self, path: str, folder: str, unwritten: str | None) -> None:
+    def __init__(self, path: str, folder: str, unwritten: str | None, documents: Documents | None = None) -> None:
         self.path = path
-        self.array, self.grid = open_array(folder)
-        self._unwritten = unwritten
+        self.unwritten = unwritten
+        self._is_remote = is_url(folder)
+        held = documents or (documents_of([folder], kept=True)[0] if self._is_remote else None)
+        self.array, self.grid = open_array(folder, held, gone=self._gone)
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -71,8 +80,19 @@ class FrameArray:
         """The stored type, in the byte order of this machine."""
         return np.dtype(self.array.dtype).newbyteorder("=")
 
+    @cached_property
+    def encoded(self) -> EncodedFrames | None:
+        """How its frames are read without decoding; None: they are stored in another way."""
+        return EncodedFrames.of(self.array, self.grid)
+
+    @cached_property
+    def encoded_fill(self) -> bytes:
+        """A frame that is the fill value all over, encoded."""
+        fill = self.array.fill_value
+        return pack(np.full((1, *self.frame_shape), 0 if fill is None else fill, np.uint8)).parts[0]
+
     def check_files(self, start: int, stop: int) -> None:
-        """Look whether all files of frames `start` to `stop` are there.
+        """Look whether all files of frames `start` to `stop` are there; at a URL, reading them says so.
 
         Raises
         ------
@@ -82,29 +102,41 @@ class FrameArray:
         SourceChangedError
             One is missing that was there when the run was inspected.
         """
+        if self._is_remote:
+            return
         for row in self.grid.rows(start, stop):
             for number in self._numbers(row):
                 size_bytes = self._size(number)
-                if size_bytes and is_overfull(size_bytes, self._file_bytes):
-                    first, end = max(start, row * self.grid.outer[0]), min(stop, (row + 1) * self.grid.outer[0])
-                    raise FrameDataError(
-                        f"{self.path}: frames {first} to {end - 1} of the run: damaged: {self.grid.key(number)} has "
-                        f"{size_bytes} bytes for {self._file_bytes} of pixels"
-                    )
-                if size_bytes or (size_bytes is None and self._unwritten == "fill"):
-                    continue
                 first, end = max(start, row * self.grid.outer[0]), min(stop, (row + 1) * self.grid.outer[0])
-                what = "is not there" if size_bytes is None else "is empty"
-                message = f"{self.path}: frames {first} to {end - 1} of the run: {self.grid.key(number)} {what}"
-                if size_bytes is None and self._unwritten is None:
-                    raise SourceChangedError(f"{message} any more")
-                raise FrameDataError(message)
+                where = f"frames {first} to {end - 1} of the run"
+                if size_bytes is None:
+                    self._refuse(number, where)
+                elif not size_bytes:
+                    raise FrameDataError(f"{self.path}: {where}: {self.grid.key(number)} is empty")
+                elif is_overfull(size_bytes, self.grid.file_bytes):
+                    raise FrameDataError(
+                        f"{self.path}: {where}: damaged: {self.grid.key(number)} has {size_bytes} bytes for "
+                        f"{self.grid.file_bytes} of pixels"
+                    )
 
-    @property
-    def _file_bytes(self) -> int:
-        """Size of the pixels of a file, and of a shard's index."""
-        together = math.prod(self.grid.outer) // math.prod(self.grid.inner)
-        return math.prod(self.grid.outer) * self.dtype.itemsize + (32 * together if together > 1 else 0)
+    def _refuse(self, number: int, where: str) -> None:
+        if (error := self._missing(number, where)) is not None:
+            raise error
+
+    def _missing(self, number: int, where: str) -> FrameDataError | SourceChangedError | None:
+        """Return the error that it is that a file is not there; None: its frames are the fill value."""
+        message = f"{self.path}: {where}: {self.grid.key(number)} is not there"
+        if self.unwritten is None:
+            return SourceChangedError(f"{message} any more")
+        return None if self.unwritten == "fill" else FrameDataError(message)
+
+    def _gone(self, key: str) -> FrameDataError | SourceChangedError | None:
+        number = self.grid.number(key)
+        if number is None:
+            return FrameDataError(f"{self.path}: {key} is not there")
+        first = number // self.grid.tiles * self.grid.outer[0]
+        end = min(first + self.grid.outer[0], self.grid.shape[0])
+        return self._missing(number, f"frames {first} to {end - 1} of the run")
 
     def _size(self, number: int) -> int | None:
         """Return the size of a file; None: there is none."""
@@ -133,7 +165,7 @@ class FrameArray:
         last row is kept for the next read of this thread, up to 256 MiB.
         """
         stop, together, total = start + len(out), self.grid.inner[0], self.grid.shape[0]
-        block = max(1, BLOCK_BYTES // max(1, self.row_bytes)) * together
+        block = max(1, BLOCK_BYTES // max(1, self.grid.row_bytes)) * together
         position = start
         while position < stop:
             first = position // together * together
@@ -146,11 +178,6 @@ class FrameArray:
                 end = min(stop, row_end)
                 out[position - start : end - start] = self._row(first, row_end)[position - first : end - first]
             position = end
-
-    @property
-    def row_bytes(self) -> int:
-        """Size of what has to be decompressed for any one frame."""
-        return self.grid.row_bytes(self.dtype.itemsize)
 
     def _row(self, first: int, end: int) -> NDArray[Any]:
         """Return the frames that are decompressed together, as they were kept, or anew."""
@@ -166,7 +193,10 @@ class FrameArray:
             _local.row = key, values
         return values
 
-    def _state(self, number: int) -> tuple[int, int, int] | None:
+    def _state(self, number: int) -> tuple[object, ...] | None:
+        if self._is_remote:
+            found = stat_or_none(self.grid.path(number))
+            return None if found is None else (found.size_bytes, found.version)
         try:
             now = os.stat(self.grid.path(number))
         except OSError:
@@ -176,6 +206,8 @@ class FrameArray:
     def _read(self, start: int, stop: int, out: NDArray[Any]) -> None:
         try:
             self._select(start, stop, out)
+        except SourceError:
+            raise  # of our own requests to a URL: it says all
         except Exception as error:
             first, end = self._find_damage(start, stop)
             explained = explain(f"{self.path}: frames {first} to {end - 1} of the run", error)
@@ -234,7 +266,7 @@ class ZarrSource(FramesReader):
     def __init__(self, spec: SourceSpec) -> None:
         super().__init__(spec)
         self._path = spec.paths[0]
-        self._folder = os.path.join(self._path, (spec.dataset or "").strip("/")).rstrip("/")
+        self._folder = node_folder(self._path, spec.dataset or "")
         unwritten = spec.option(UNWRITTEN)
         self._unwritten = None if unwritten is None else str(unwritten)
         self._marks = str(spec.option(MARKS) or "").split()
@@ -248,6 +280,43 @@ class ZarrSource(FramesReader):
         self._read_scaled(frames.read, start, out, frames.dtype)
         return out
 
+    def read_encoded(self, start: int, stop: int) -> list[bytes | None] | None:
+        """Return frames as they are stored; see `Source.read_encoded`.
+
+        Frames that whoever wrote the array left out, since all of them is the fill value, are frames like others: they
+        are encoded here. Those that are marked as lost, or whose file is not there in a lake of ours, are None.
+
+        Raises
+        ------
+        SourceReadError
+            The store, or the operating system, could not read.
+        SourceChangedError
+            The array is not what it was when it was inspected.
+        """
+        self._check_range(start, stop)
+        frames, marks = self._open()
+        encoded = frames.encoded
+        if encoded is None or self._scale.full_scale is not None:
+            return None
+        try:
+            files = encoded.read(start, stop)
+        except (FrameDataError, SourceFormatError):
+            return None  # damaged: the ordinary way sorts out which frames
+        if frames.unwritten is None and None in files:
+            return None
+        out: list[bytes | None] = []
+        for file, row in zip(files, frames.grid.rows(start, stop), strict=True):
+            size = frames.grid.outer[0]
+            count = min(stop, (row + 1) * size) - max(start, row * size)
+            if file is None and frames.unwritten == "lost":
+                out += [None] * count
+            else:
+                out += [part or frames.encoded_fill for part in file or [None] * count]
+        for fact in marks:
+            for i in np.flatnonzero(self._lost(fact, start, stop)).tolist():
+                out[i] = None
+        return out if any(part is not None for part in out) else None
+
     def _open(self) -> tuple[FrameArray, list[ArrayFact]]:
         if self._opened is None:
             frames = FrameArray(self._path, self._folder, self._unwritten)
@@ -257,16 +326,20 @@ class ZarrSource(FramesReader):
                     f"{self._folder}: is {shape} {dtype}; {self.frames} frames of {self._scale.dtype} were there when "
                     "inspected"
                 )
-            known = [fact for fact in list_arrays(self._path).arrays if fact.path in self._marks] if self._marks else []
-            self._opened = frames, known
+            known = [array_at(self._path, mark) for mark in self._marks]
+            self._opened = frames, [fact for fact in known if fact is not None]
         return self._opened
+
+    def _lost(self, fact: ArrayFact, start: int, stop: int) -> NDArray[np.bool_]:
+        """Return which frames a column marks as lost."""
+        try:
+            return is_lost(read_values(fact, start, stop, kept=True), fact.attributes, fact.path)
+        except FrameDataError as error:
+            raise SourceChangedError(str(error)) from error
 
     def _check_marks(self, marks: list[ArrayFact], start: int, stop: int) -> None:
         for fact in marks:
-            try:
-                lost = is_lost(read_values(fact, start, stop), fact.attributes, fact.path)
-            except FrameDataError as error:
-                raise SourceChangedError(str(error)) from error
+            lost = self._lost(fact, start, stop)
             if lost.any():
                 first = start + int(np.argmax(lost))
                 count = int(np.argmin(np.append(lost[first - start :], False)))

@@ -70,15 +70,15 @@ def is_lost(values: NDArray[Any], attributes: Mapping[str, Any], path: str) -> N
     return lost | (values == fill) if isinstance(fill, int | float) and not isinstance(fill, bool) else lost
 
 
-def read_values(fact: ArrayFact, start: int, stop: int) -> NDArray[Any]:
-    """Read a part of a column.
+def read_values(fact: ArrayFact, start: int, stop: int, *, kept: bool = False) -> NDArray[Any]:
+    """Read a part of a column; `kept`: at a URL, as it was in the last half minute.
 
     Raises
     ------
     SourceError
         See `open_array`; a column that would fill memory; damage.
     """
-    array, grid = open_array(fact.folder)
+    array, grid = open_array(fact.folder, fact.documents, kept=kept)
     _check_size(fact, grid, stop - start)
     try:
         return np.asarray(array[start:stop])

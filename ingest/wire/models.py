@@ -86,6 +86,8 @@ class ChunkMetadata:
     lost_frames : tuple of int
         Frames, counted from the chunk's first and rising, that the source could not give: they are in `frames`, and not
         in the shard.
+    first_frame : int or None
+        The chunk's first frame, counted from the stream's first; a live producer does not know. Not sent.
     """
 
     frames: int
@@ -98,6 +100,7 @@ class ChunkMetadata:
     clock_offset_ms: int | None = None
     clock_uncertainty_ms: float | None = None
     lost_frames: tuple[int, ...] = ()
+    first_frame: int | None = None
 
     @property
     def end_unix_ms_utc(self) -> int:

@@ -1,6 +1,7 @@
 """A lab's script, written for the SDK but for the import; run in a process of its own by test_streamers.py.
 
 ``streamer_script.py URL STATE FOLDER WHAT``: pushes chunks 0, 1, ... of `frames_of` and one of points, does WHAT, ends.
+URL is a platform's or a lake's.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ import ray
 
 from actors import RHEEDStreamer, TimeseriesStreamer
 from actors.live_setup import LiveOptions
+from ingest.destinations import is_lake
 from tests.live_support import START_MS, frames_of
 
 
 def main(url: str, state: str, folder: str, what: str) -> None:
     """Stream, and say in files of `folder` how far it is."""
     key = os.environ["AS_API_KEY"]
-    options = {"state_dir": state, "object_store_bytes": 100 << 20, "options": LiveOptions(packers=1, lease_s=3.0)}
+    url, lake = (None, url) if is_lake(url) else (url, None)
+    actors = LiveOptions(packers=1, lease_s=3.0)
+    options = {"destination": lake, "state_dir": state, "object_store_bytes": 100 << 20, "options": actors}
     streamer = RHEEDStreamer(key, url, **options)
     data_id = streamer.initialize(20.0, 0.0, 40, stream_name=what)
     (Path(folder) / "data_id").write_text(data_id)

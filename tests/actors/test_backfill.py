@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("ray_session")]
 def request(platform: ServerProcess, state: Path, *runs, **more) -> BackfillRequest:
     return BackfillRequest(
         [plan for _, plan in runs],
-        platform.url,
+        [platform.url],
         platform.api_key,
         state,
         packers=2,

@@ -210,7 +210,7 @@ def test_a_chunk_that_ends_every_packer_ends_its_run_alone(tmp_path: Path, monke
 
     class CrashedByChunk1OfA:
         def __init__(self, url: str) -> None:
-            packers.append(Packer(url, KEY, QUICK, 1))
+            packers.append(Packer(KEY, QUICK, 1))
             self.handle = LocalHandle(packers[-1])
 
         async def call(self, method, *args):
@@ -472,7 +472,7 @@ def test_a_packer_that_is_lost_again_and_again_loses_no_chunk(tmp_path: Path) ->
 
     class Mortal:
         def __init__(self, url: str) -> None:
-            packers.append(Packer(url, KEY, QUICK, 1))
+            packers.append(Packer(KEY, QUICK, 1))
             self.handle = LocalHandle(packers[-1])
             self.calls = 0
 

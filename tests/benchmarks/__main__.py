@@ -79,7 +79,7 @@ def with_ray(plan: RunPlan, url: str, folder: Path) -> tuple[float, float]:
         seen.append((time.perf_counter(), rows[0].confirmed))
 
     began = time.perf_counter()
-    [result] = run_backfill(BackfillRequest([plan], url, KEY, state), watch, threading.Event())
+    [result] = run_backfill(BackfillRequest([plan], [url], KEY, state), watch, threading.Event())
     seconds = time.perf_counter() - began
     if result.end.status != "complete":
         raise RuntimeError(f"{result.end}")

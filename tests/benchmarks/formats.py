@@ -24,7 +24,8 @@ from ingest.allocator import keep_freed_memory
 from ingest.cli.planning import find_candidates
 from ingest.config import BackfillSettings
 from ingest.destinations import NullDestination, open_and_link
-from ingest.pipeline import Delivered, Pipeline, orders_of
+from ingest.orders import orders_of
+from ingest.pipeline import Delivered, Pipeline
 from ingest.plan import RunPlan
 from ingest.sources import open_source
 from ingest.sources.synthetic import GrowthRun

@@ -8,7 +8,8 @@ import time
 
 from ingest.allocator import keep_freed_memory
 from ingest.destinations import Destination, open_and_link, open_destination
-from ingest.pipeline import Delivered, Pipeline, orders_of
+from ingest.orders import orders_of
+from ingest.pipeline import Delivered, Pipeline
 from ingest.plan import RunPlan
 from ingest.telemetry import Secret
 

@@ -25,7 +25,7 @@ def main() -> int:
     candidates = find_candidates(config["files"], settings, planning=True)
     request = BackfillRequest(
         plans=[c.plan for c in candidates if c.plan is not None],
-        destination=config["url"],
+        destinations=[config["url"]],
         api_key=Secret(os.environ["AS_API_KEY"]),
         state_dir=Path(config["state"]),
         packers=2,

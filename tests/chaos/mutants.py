@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-import numpy as np
-
 from actors.aggregator import Aggregator
 from actors.job import ActorClasses
 from actors.packer import Packer
 from ingest.journal import Journal
 from ingest.ledger import Receipt, StreamLedger
-from ingest.pipeline import ChunkOrder, Pipeline
+from ingest.orders import ChunkOrder
+from ingest.packing import PackRoom
+from ingest.pipeline import Pipeline
 
 
 class ReceiptFirstPipeline(Pipeline):
     """Answers before the PUT, and puts afterwards."""
 
     async def _frames(self, order: ChunkOrder):
-        frames, lost = self._read(order, np.empty(order.n_bytes, np.uint8))
-        shard, digest = self._pack(order, frames, lost)
+        packed = await self._room.packed(order)
+        shard, digest = packed.shard, packed.digest
         self._later = asyncio.get_running_loop().create_task(self._put_later(order, shard))
         meta = order.meta
         return Receipt(
@@ -34,7 +34,7 @@ class ReceiptFirstPipeline(Pipeline):
         await self._destination.deliver(order.data_id, order.task.index, order.meta, shard)
 
 
-class FlippedBytePipeline(Pipeline):
+class FlippedByteRoom(PackRoom):
     """One byte of one frame is wrong."""
 
     def _read(self, order: ChunkOrder, memory):
@@ -44,7 +44,7 @@ class FlippedBytePipeline(Pipeline):
         return frames, lost
 
 
-class SwappedPipeline(Pipeline):
+class SwappedRoom(PackRoom):
     """Chunks 1 and 2 carry each other's frames."""
 
     def _read(self, order: ChunkOrder, memory):
@@ -58,11 +58,11 @@ class ReceiptFirstPacker(Packer):
 
 
 class FlippedBytePacker(Packer):
-    pipeline_class = FlippedBytePipeline
+    room_class = FlippedByteRoom
 
 
 class SwappedPacker(Packer):
-    pipeline_class = SwappedPipeline
+    room_class = SwappedRoom
 
 
 class UnfencedJournal(Journal):

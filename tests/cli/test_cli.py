@@ -34,7 +34,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help_names_every_command_and_exit_code(run) -> None:
     ran = run("--help")
     assert ran.code == 0
-    for word in ("backfill", "inspect", "serve", "spool", "status", "streams", "demo", "130 interrupted"):
+    for word in ("backfill", "export", "inspect", "reconcile", "serve", "spool", "status", "streams", "demo", "130 interrupted"):
         assert word in ran.out
 
 
@@ -42,6 +42,7 @@ def test_help_names_every_command_and_exit_code(run) -> None:
     "command",
     [
         "backfill",
+        "export",
         "inspect",
         "serve",
         "spool",
@@ -108,7 +109,8 @@ def test_bad_files_get_a_word_each_and_the_good_one_is_still_inspected(run, tmp_
         (("--azimuth", "[110]", "--rotations-per-min", "12"), "azimuth"),
         (("--retry-for", "soon"), "no length of time"),
         (("--level", "99"), "level"),
-        (("--to", "ftp://x"), "destination"),
+        (("--to", "htp:x"), "neither a folder nor a URL"),
+        (("--to", "memory://x"), "a memory of its own"),
         (("--to", "http://user:pw@x"), "user and password"),
         (("--to", "http://[abc"), "not a URL"),
         (("--to", "http://x/?key=1"), "no query"),
@@ -242,7 +244,7 @@ class TestOnRay:
         by_name = {Path(found["source"].split("::")[0]).name: found for found in document["runs"]}
         good, bad = by_name["good.h5"], by_name["bad.h5"]
         assert set(good) == {
-            "source", "data_id", "status", "frames", "fps", "start_unix_ms_utc", "start_from", "max_time_error_ms",
+            "source", "destination", "data_id", "status", "frames", "fps", "start_unix_ms_utc", "start_from", "max_time_error_ms",
             "chunks", "frames_lost", "bytes_in", "bytes_out", "seconds", "findings", "error", "hint",
         }  # fmt: skip
         assert (good["status"], good["frames"], good["error"]) == ("complete", 200, None)

@@ -383,4 +383,8 @@ def test_every_call_that_the_sdk_takes_we_take(name):
         if method is theirs:
             given = [key for key in signature.parameters if key != "self"][: len(expected)]
             assert given == list(expected)
-        assert {key: signature.parameters[key].default for key in expected} == expected, method
+        defaults = {key: signature.parameters[key].default for key in expected}
+        if method is theirs:  # a lake needs no key, and a platform refuses None with the same TypeError
+            assert defaults["api_key"] is None
+            defaults["api_key"] = expected["api_key"]
+        assert defaults == expected, method

@@ -6,7 +6,15 @@ import asyncio
 
 import pytest
 
-from ingest.destinations import Destination, NullDestination, PlatformDestination, open_destination
+from ingest.destinations import (
+    Destination,
+    LakeDestination,
+    LakeTimeseries,
+    NullDestination,
+    PlatformDestination,
+    open_destination,
+    open_timeseries,
+)
 from ingest.errors import AuthenticationError, SettingsError
 from ingest.telemetry import Secret
 from tests.destinations.contract import SETTINGS, DestinationContract
@@ -37,12 +45,19 @@ def test_opens_a_platform_or_nothing() -> None:
     assert isinstance(open_destination("null:"), NullDestination)
 
 
+@pytest.mark.parametrize("url", ["/data/lake", "lake", "memory://x"])
+def test_other_urls_are_lakes(url: str) -> None:
+    assert isinstance(open_destination(url), LakeDestination)
+    assert isinstance(open_timeseries(url), LakeTimeseries)
+
+
 @pytest.mark.parametrize(
-    "url", ["/data/lake", "s3://user:pw@bucket/lake?key=pw", "memory://x", "", "null", "http:h", "x://[pw?pw"]
+    "url", ["s3://user:pw@bucket/lake", "s3://bucket/lake?key=pw", "", "http:h", "htp://x", "x://[pw?pw"]
 )
-def test_other_urls_are_lakes_which_come_later(url: str) -> None:
-    with pytest.raises(SettingsError, match="lakes come in a later version") as caught:
+def test_what_is_no_lake_either(url: str) -> None:
+    with pytest.raises(SettingsError) as caught:
         open_destination(url, Secret(KEY))
+    assert caught.value.hint
     assert "pw?" not in str(caught.value)
     assert ":pw" not in str(caught.value)
     assert "=pw" not in str(caught.value)

@@ -108,6 +108,32 @@ def metadata(shape=(4, 6, 8), start_ms=START_MS, chunk_size=20, fps=10.0, **more
     return ChunkMetadata(*shape, chunk_size, fps, False, start_ms, **more)
 
 
+class CutStore:
+    """A store that fails every change after so many: as if the process had been killed there."""
+
+    def __init__(self, store, changes_left):
+        self.store = store
+        self.changes_left = changes_left
+        self.changes = 0
+
+    def __getattr__(self, name):
+        call = getattr(self.store, name)
+        if name not in ("put", "copy", "delete"):
+            return call
+
+        def changing(*args, **kwargs):
+            if self.changes == self.changes_left:
+                raise Crash
+            self.changes += 1
+            return call(*args, **kwargs)
+
+        return changing
+
+
+class Crash(Exception):
+    pass
+
+
 def frames_of(n, seed=0, size=(6, 8)):
     return np.random.default_rng(seed).integers(1, 255, (n, *size), np.uint8)
 

@@ -143,7 +143,7 @@ def test_its_open_streams_go_on_with_all_that_is_new(folder, start):
 def test_what_refers_to_streams_still_does(folder, settings):
     database = Database(settings.data / "catalogue.sqlite")
     connection = database._writer
-    assert connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION == 3
+    assert connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION == 4
     assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
     assert connection.execute("PRAGMA foreign_keys").fetchone()[0] == 1
     assert connection.execute("SELECT count(*) FROM sqlite_master WHERE sql LIKE '%new_streams%'").fetchone()[0] == 0

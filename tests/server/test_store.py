@@ -7,7 +7,7 @@ import pytest
 
 import ingest.server.store as store_module
 from ingest.server.problems import ApiError
-from ingest.server.store import Incoming, ShardFile, Store, put_file, write_all
+from ingest.server.store import Incoming, Store
 from ingest.shard import index_bytes, pack
 from tests.server.conftest import frames_of
 
@@ -101,25 +101,3 @@ def test_cleaning_keeps_what_counts(store):
     assert keep.exists()
     assert not lose.exists()
     assert not (store.root / ".staging" / "unknown").exists()
-
-
-def test_frames_come_out_as_they_went_in(store):
-    shard = pack(frames_of(5))
-    with receive(store, shard.tobytes(), 5).path.open("rb") as file:
-        assert ShardFile(file.fileno(), 5).frames(1, 4) == list(shard.parts[1:4])
-
-
-def fail_half_way(fd):
-    write_all(fd, b"half")
-    raise BufferError
-
-
-def test_a_file_appears_complete_or_not_at_all(tmp_path):
-    path = tmp_path / "folder" / "file"
-    with pytest.raises(BufferError), put_file(path, fsync=True) as fd:
-        fail_half_way(fd)
-    assert list(path.parent.iterdir()) == []
-    with put_file(path, fsync=True) as fd:
-        write_all(fd, b"whole")
-        assert not path.exists()
-    assert path.read_bytes() == b"whole"

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ingest.errors import NoFramesError, SettingsError, SourceFormatError, SourceNotFoundError
+from ingest.errors import NoFramesError, SettingsError, SourceFormatError, SourceNotFoundError, UnclosedSourceError
 from ingest.sources import SourceOptions, SourceSpec, discover, inspect
 from ingest.sources.synthetic import GrowthRun
 from ingest.sources.synthetic_hdf5 import write_hdf5
@@ -27,8 +27,9 @@ def test_folders_are_searched_in_natural_order(tmp_path):
     (tmp_path / "bad.h5").write_text("not HDF5")
     os.mkfifo(tmp_path / "pipe")
     entries = discover([str(tmp_path)])
-    assert names(entries) == ["bad.h5", "noext", "run3.hdf5", "run2.h5", "run10.h5"]
-    assert [type(entry.error) for entry in entries] == [SourceFormatError] + [type(None)] * 4
+    assert names(entries) == ["bad.h5", "noext", "run3.hdf5", "lake.zarr", "run2.h5", "run10.h5"]
+    failed = {entry.path.rpartition("/")[2]: type(entry.error) for entry in entries if entry.error}
+    assert failed == {"bad.h5": SourceFormatError, "lake.zarr": UnclosedSourceError}
     assert entries[0].ignored_files == 3
     assert all(os.path.isabs(entry.path) for entry in entries)
 

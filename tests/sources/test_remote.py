@@ -5,7 +5,6 @@ import functools
 import http.server
 import importlib
 import io
-import logging
 import subprocess
 import sys
 import threading
@@ -33,11 +32,10 @@ from ingest.sources.remote import BLOCK_BYTES, open_binary, read_blocks, remote_
 from ingest.sources.synthetic import GrowthRun
 from ingest.sources.synthetic_hdf5 import write_hdf5
 from ingest.sources.urls import is_url, redacted, redacted_text
+from tests.s3 import SECRET
 from tests.sources.contract import Made, SourceContract
 from tests.sources.files import look, pixels, write
 from tests.sources.test_hdf5_swmr import killed
-
-SECRET = "hunter2"
 
 
 @pytest.fixture
@@ -115,8 +113,8 @@ class TestListing:
             ("memory://lab/*.h5", SourceNotFoundError, "matches nothing"),
             ("memory://lab/none/", SourceNotFoundError, "nothing in this folder"),
             ("memory://lab/movie.avi", SettingsError, "read from local paths"),
-            ("memory://lab/lake.zarr", SettingsError, "read from local paths"),
-            ("memory://text/notes", SettingsError, "no HDF5 file"),
+            ("memory://lab/lake.zarr", SourceNotFoundError, "no such file or folder"),
+            ("memory://text/notes", SettingsError, "neither HDF5 nor Zarr"),
             ("nonsense://lab/a.h5", SettingsError, "no nonsense:// URLs"),
             (f"s3://key:{SECRET}@bucket/a.h5", SettingsError, "must not hold a password"),
         ],
@@ -209,7 +207,7 @@ def test_secrets_of_urls_stay_out(monkeypatch):
     def fail(*_, **__):
         raise OSError(f"GET {url} failed")
 
-    monkeypatch.setattr(remote, "_filesystem", fail)
+    monkeypatch.setattr(remote, "filesystem", fail)
     with pytest.raises(SourceReadError) as caught:
         remote_stat(url)
     assert SECRET not in str(caught.value)
@@ -298,30 +296,10 @@ def test_http(web, tmp_path, monkeypatch):
         look(f"{web}/big.h5")
 
 
-@pytest.fixture(scope="module")
-def s3():
-    """An S3 store on loopback; gives a boto3 client."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-            patch.delenv(name, raising=False)
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="lab-runs")
-        yield client
-        client.close()
-        release_files()
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-    server.stop()
+@pytest.fixture
+def s3(s3):
+    yield s3
+    release_files()
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from ingest.errors import (
     SourceReadError,
     SourceTimeError,
     TruncatedSourceError,
+    UnclosedSourceError,
 )
 from ingest.sources import SourceOptions, SourceSpec, discover, inspect, open_source
 from ingest.sources.zarr_read import FrameArray
@@ -159,7 +160,8 @@ class TestChoice:
         lake(tmp_path / "runs" / "b2.zarr", FRAMES)
         make(tmp_path / "runs" / "unfinished.zarr" / "frames", FRAMES)  # without the group, the lake's commit marker
         entries = discover([str(tmp_path / "runs")])
-        assert [os.path.basename(entry.path) for entry in entries] == ["b2.zarr", "b10.zarr"]
+        assert [os.path.basename(entry.path) for entry in entries] == ["b2.zarr", "b10.zarr", "unfinished.zarr"]
+        assert isinstance(entries[2].error, UnclosedSourceError)
 
     @pytest.mark.parametrize(
         ("arrays", "attributes", "words"),

@@ -20,10 +20,10 @@ from ingest.errors import (
     SourceReadError,
     SourceTimeError,
 )
+from ingest.lake.local_store import LocalStore
 from ingest.series_rows import unix_seconds
 from ingest.server.rows import ChannelRow, SeriesRow
 from ingest.server.series_seal import seal_series
-from ingest.server.store import Store
 from ingest.sources import SeriesSpec, SourceOptions, SourceSpec, discover, inspect, inspect_series, open_series
 from ingest.sources.log_blocks import forget_blocks
 from ingest.sources.zarr_log_tables import times_ns
@@ -47,7 +47,7 @@ def seal(folder, channels, name="a log") -> str:
     """Seal channels, name to (times, values, units), as the embedded platform does."""
     rows = [ChannelRow(i, name, units, ()) for i, (name, (_, _, units)) in enumerate(channels.items())]
     stream = SeriesRow("d", name, 5, None, None, "closed", 0.0, 0.0, 1, 1, 1, None, (), 1, 1, 0, None)
-    seal_series(stream, rows, lambda row: channels[row.name][:2], Store(folder))
+    seal_series(stream, rows, lambda row: channels[row.name][:2], LocalStore(folder))
     return str(folder / "d.zarr")
 
 

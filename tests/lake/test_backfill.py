@@ -1,0 +1,253 @@
+"""Archived runs into a lake: every frame and its time, resumed, taken over, sent anew, and beside a platform."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+
+import numpy as np
+import pytest
+import tensorstore
+import xarray
+import zarr
+
+from ingest.lake.layout import NOT_A_TIME
+from ingest.ledger import StreamState
+from ingest.telemetry import Telemetry
+from tests.actors.test_system import assert_whole
+from tests.support import KEY, System, ThreadServer, backfill_without_ray, make_run, plan_of
+
+
+def tree(folder) -> dict[str, bytes]:
+    """Return every file below a folder but the state."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and ".rheed-ingest" not in path.parts)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def assert_in_lake(lake, data_id, run) -> None:
+    """Every frame is there, at its own time to the nanosecond."""
+    data = xarray.open_zarr(lake / f"{data_id}.zarr", consolidated=False)
+    np.testing.assert_array_equal(data.frames.values, run.frames(0, run.count))
+    np.testing.assert_array_equal(data.time.values, run.timestamps_ns().astype("M8[ns]"))
+    np.testing.assert_array_equal(data.frame_index.values, run.frame_numbers() + 1)  # as areaDetector counts
+
+
+def backfill(lake, *runs, state=None, **options):
+    return backfill_without_ray(str(lake), state or lake / ".rheed-ingest", *runs, **options)
+
+
+@pytest.mark.parametrize("remainder", [0, 1, 2, 20, 39])
+@pytest.mark.parametrize("chunking", [None, "gap-aware"])
+def test_every_frame_arrives_with_its_own_time(tmp_path, remainder, chunking):
+    run = make_run(tmp_path / "a.h5", frames=120 + remainder)
+    settings = {} if chunking is None else {"chunking": chunking}
+    lake = tmp_path / "lake"
+    named = plan_of(tmp_path / "a.h5", to=[str(lake)], sample="STO-1", tag=("x",), **settings)
+    [row] = backfill(lake, named)
+    assert (row.state, row.end.status, row.lost) == (StreamState.CLOSED, "complete", 0)
+    assert_in_lake(lake, row.data_id, run)
+    assert row.data_id.startswith("a-")
+    group = zarr.open_group(lake / f"{row.data_id}.zarr", mode="r")
+    assert group["frames"].shards == (named[1].settings.chunk_size, 24, 32)
+    assert group["frames"].metadata.dimension_names == ("frame", "y", "x")
+    assert (group.attrs["sample"], group.attrs["tags"], group.attrs["frames_stored"]) == ("STO-1", ["x"], run.count)
+    assert group.attrs["provenance"]["source"]["fingerprint"] == named[1].fingerprint
+    # Nothing waits any more, and nothing that zarr does not know lies in the group.
+    assert not (lake / ".rheed-ingest" / "staging" / row.data_id).exists()
+    assert {name for name, _ in group.members(max_depth=0)} == {"frames", "time", "frame_index"}
+
+
+def test_others_read_it_too(tmp_path):
+    import zarrs  # noqa: F401 - is registered by its import path
+
+    run = make_run(tmp_path / "a.h5", frames=90)
+    lake = tmp_path / "lake"
+    [row] = backfill(lake, plan_of(tmp_path / "a.h5", to=[str(lake)]))
+    frames = run.frames(0, run.count)
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(lake / f"{row.data_id}.zarr" / "frames")}}
+    np.testing.assert_array_equal(tensorstore.open(spec, read=True).result().read().result(), frames)
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+        np.testing.assert_array_equal(zarr.open_array(lake / f"{row.data_id}.zarr" / "frames", mode="r")[...], frames)
+
+
+def test_xarray_shows_the_dates(tmp_path):
+    make_run(tmp_path / "a.h5", frames=60, gap=None)
+    lake = tmp_path / "lake"
+    [row] = backfill(lake, plan_of(tmp_path / "a.h5", to=[str(lake)], start="2023-10-18T08:00:00.123+02:00"))
+    data = xarray.open_zarr(lake / f"{row.data_id}.zarr", consolidated=False)
+    assert str(data.time.values[0])[:23] == "2023-10-18T06:00:00.123"
+    assert data.time.dtype == "datetime64[ns]"
+
+
+def test_again_means_nothing_and_without_the_state_its_receipts_are_taken_over(tmp_path):
+    make_run(tmp_path / "a.h5", frames=130)
+    lake = tmp_path / "lake"
+    named = plan_of(tmp_path / "a.h5", to=[str(lake)])
+    [first] = backfill(lake, named)
+    before = {path: os.stat(lake / path).st_mtime_ns for path in tree(lake)}
+    [again] = backfill(lake, named, state=tmp_path / "other-state", job_id="again")
+    assert (again.end.status, again.data_id, again.resumed) == ("skipped", first.data_id, first.chunks)
+    assert {path: os.stat(lake / path).st_mtime_ns for path in tree(lake)} == before
+
+
+def test_sent_anew_it_lies_beside_the_first(tmp_path):
+    run = make_run(tmp_path / "a.h5", frames=90)
+    lake = tmp_path / "lake"
+    named = plan_of(tmp_path / "a.h5", to=[str(lake)])
+    [first] = backfill(lake, named)
+    system = System(str(lake), lake / ".rheed-ingest", job_id="anew")
+    system.register(named, restart=True)
+    [second] = system.work()
+    assert second.data_id == f"{first.data_id}-2"
+    assert second.end.status == "complete"
+    for row in (first, second):
+        assert_in_lake(lake, row.data_id, run)
+
+
+class Watch(Telemetry):
+    """Says when an event has come for the n-th time."""
+
+    def __init__(self, name: str, n: int = 1) -> None:
+        super().__init__()
+        self.name, self.left = name, n
+
+    def emit(self, name, *args, **kwargs):
+        self.left -= name == self.name
+        return super().emit(name, *args, **kwargs)
+
+    async def seen(self) -> None:
+        while self.left > 0:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("event", ["chunk_put", "close_posting", "close_answered"])
+def test_a_job_that_was_killed_is_resumed_into_the_same_stream(tmp_path, event):
+    run = make_run(tmp_path / "a.h5", frames=130)
+    lake, reference = tmp_path / "lake", tmp_path / "reference"
+    named = plan_of(tmp_path / "a.h5", to=[str(lake)])
+    [whole] = backfill(reference, named)
+    watch = Watch(event, 2 if event == "chunk_put" else 1)
+    system = System(str(lake), lake / ".rheed-ingest", telemetry=watch, lease_s=0.3)
+    system.register(named)
+
+    async def until_seen() -> None:
+        system.dispatcher.start()
+        await watch.seen()
+
+    system.run(until_seen())  # and everything is dropped where it is
+    [row] = backfill(lake, named, job_id="again")
+    assert (row.state, row.data_id) == (StreamState.CLOSED, whole.data_id)
+    assert_in_lake(lake, row.data_id, run)
+    mine, theirs = tree(lake), tree(reference)
+    assert mine.keys() == theirs.keys()
+    differing = {path for path in mine if mine[path] != theirs[path]}
+    assert all(path.endswith(".json") for path in differing)  # ETags and the like may, frames and times may not
+
+
+def test_frames_that_could_not_be_read_are_no_time(tmp_path, monkeypatch):
+    import ingest.packing
+
+    run = make_run(tmp_path / "a.h5", frames=100)
+    lake = tmp_path / "lake"
+    named = plan_of(tmp_path / "a.h5", to=[str(lake)])
+
+    def damaged(source, start, stop, memory):
+        frames = source.read(start, stop, memory)
+        lost = tuple(i for i in range(stop - start) if start + i in (3, 41, 42, 99))
+        frames[list(lost)] = 0
+        return frames, lost
+
+    monkeypatch.setattr(ingest.packing, "read_what_is_there", damaged)
+    [row] = backfill(lake, named)
+    assert row.end.status == "partial"
+    data = xarray.open_zarr(lake / f"{row.data_id}.zarr", consolidated=False)
+    assert np.flatnonzero(np.isnat(data.time.values)).tolist() == [3, 41, 42, 99]
+    assert np.flatnonzero(data.frame_index.values == -1).tolist() == [3, 41, 42, 99]
+    kept = [i for i in range(100) if i not in (3, 41, 42, 99)]
+    np.testing.assert_array_equal(data.frames.values[kept], run.frames(0, 100)[kept])
+    raw = zarr.open_array(lake / f"{row.data_id}.zarr" / "time", mode="r")[...]
+    assert (raw[[3, 41]] == NOT_A_TIME).all()
+
+
+def test_a_shard_that_someone_removed_is_noticed_before_the_commit(tmp_path):
+    make_run(tmp_path / "a.h5", frames=130, gap=None)
+    lake = tmp_path / "lake"
+    named = plan_of(tmp_path / "a.h5", to=[str(lake)])
+
+    class Remove(Telemetry):
+        def emit(self, name, *args, **kwargs):
+            if name == "close_posting":
+                next(lake.glob("*.zarr/frames/c/1/0/0")).unlink()
+            return super().emit(name, *args, **kwargs)
+
+    [row] = backfill(lake, named, telemetry=Remove())
+    assert row.end.status == "failed"
+    assert "is gone" in row.end.error
+    assert not (lake / f"{row.data_id}.zarr" / "zarr.json").exists()
+
+
+def test_a_platform_and_a_lake_get_the_same_frames_packed_once(tmp_path):
+    run = make_run(tmp_path / "a.h5", frames=200)
+    lake = tmp_path / "lake"
+
+    class Count(Telemetry):
+        def __init__(self):
+            super().__init__()
+            self.packed = []
+
+        def emit(self, name, *args, **kwargs):
+            if name == "chunk_packed":
+                self.packed.append(args[1])
+            return super().emit(name, *args, **kwargs)
+
+    count = Count()
+    with ThreadServer(tmp_path / "server") as server:
+        to = [server.url, str(lake)]
+        named = plan_of(tmp_path / "a.h5", to=to)
+        size = named[1].settings.chunk_size
+        assert all(task.start // size == (task.stop - 1) // size for task in named[1].chunks)
+        rows = backfill_without_ray(to, tmp_path / "state", named, telemetry=count, key=KEY)
+        assert [row.end.status for row in rows] == ["complete", "complete"]
+        assert_whole(server, rows[0].data_id, run, named[1])
+    assert_in_lake(lake, rows[1].data_id, run)
+    assert sorted(count.packed) == list(range(len(named[1].chunks)))
+
+
+def test_a_destination_that_hangs_holds_back_no_other(tmp_path):
+    run = make_run(tmp_path / "a.h5", frames=400)
+    lake = tmp_path / "lake"
+    with ThreadServer(tmp_path / "server") as server:
+        goes_on = threading.Event()
+
+        async def hang(scope, receive, send):
+            while scope["method"] == "PUT" and not goes_on.is_set():
+                await asyncio.sleep(0.02)
+
+        server.wire.act = hang
+        to = [server.url, str(lake)]
+        named = plan_of(tmp_path / "a.h5", to=to)
+        system = System(to, tmp_path / "state", packers=1)
+        system.register(named)
+
+        async def until_the_lake_has_it() -> None:
+            system.dispatcher.start()
+            while system.journal.job("job")[1].end is None:
+                await asyncio.sleep(0.01)
+
+        system.run(until_the_lake_has_it())
+        goes_on.set()
+        stuck, done = system.journal.job("job")
+    assert (stuck.end, stuck.confirmed, done.end.status) == (None, 0, "complete")
+    assert_in_lake(lake, done.data_id, run)
+
+
+def test_the_manifest_tells_what_was_sent(tmp_path):
+    make_run(tmp_path / "a.h5", frames=90)
+    lake = tmp_path / "lake"
+    [row] = backfill(lake, plan_of(tmp_path / "a.h5", to=[str(lake)]))
+    manifest = json.loads((lake / f"{row.data_id}.manifest.json").read_bytes())
+    assert manifest["state"] == "closed"
+    assert sum(chunk["frames"] for chunk in manifest["chunks"]) == 90
+    assert zarr.open_group(lake / f"{row.data_id}.zarr", mode="r").attrs["manifest_digest"] == manifest["digest"]
