@@ -20,14 +20,14 @@ from ingest.contents import StreamOrigin
 from ingest.destinations import open_destination, open_timeseries
 from ingest.errors import DestinationError, IngestError, LeaseHeldError
 from ingest.journal import Journal, RunEnd, StreamRow
-from ingest.ledger import StreamState
+from ingest.ledger import StreamLedger, StreamState
 from ingest.parking import ParkedChunk, ParkedStream, Parking
 from ingest.retry import RetryPolicy
 from ingest.telemetry import Secret, Telemetry
 
 __all__ = ["ReconcileRequest", "Reconciled", "reconcile"]
 
-POLL_S = 0.1
+POLL_S = 0.05
 AT_ONCE = 4
 
 
@@ -113,7 +113,7 @@ def reconcile(
     request : ReconcileRequest
         What to move.
     watch : callable
-        Is called about ten times a second with the journal's view of the streams at work.
+        Is called about twenty times a second with the journal's view of the streams at work.
     stop : threading.Event
         Set: begin nothing new, finish what is in flight, return.
 
@@ -290,7 +290,7 @@ class _Work:
             state=str(row.state),
             status=status,
             parked=len(lot.chunks),
-            moved=0 if worked is None else max(worked.confirmed - worked.resumed, 0),
+            moved=lot.moved,
             removed=len(sweep.removed),
             n_bytes=sum(chunk.n_bytes for chunk in sweep.removed),
             findings=tuple(sweep.findings),
@@ -331,10 +331,10 @@ class _Sweep:
             The store does not remove it.
         """
         key = self._journal.current_key(self._lot.key) or self._lot.key
-        epoch = self._journal.lease(key, job_id, lease_s)
+        epoch = self._lease(key, job_id, lease_s)
         try:
             ledger = self._journal.load(key)
-            arrived = [chunk for chunk in self._lot.chunks if self._arrived(chunk, ledger.confirmed, ledger.data_id)]
+            arrived = [chunk for chunk in self._lot.chunks if self._arrived(chunk, ledger)]
             self._parking.remove(arrived)
             self.removed = arrived
             self._journal.renew(job_id, lease_s)
@@ -345,20 +345,29 @@ class _Sweep:
         finally:
             self._journal.release(key, epoch)
 
-    def _arrived(self, chunk: ParkedChunk, confirmed: dict[int, str], data_id: str | None) -> bool:
-        receipt = confirmed.get(chunk.index)
+    def _lease(self, key: str, job_id: str, lease_s: float) -> int:
+        """Take the stream's lease; of a dead holder after it has expired."""
+        try:
+            return self._journal.lease(key, job_id, lease_s)
+        except LeaseHeldError as exc:
+            time.sleep(max(exc.until_s - time.time(), 0) + 0.05)
+            return self._journal.lease(key, job_id, lease_s)
+
+    def _arrived(self, chunk: ParkedChunk, ledger: StreamLedger) -> bool:
+        receipt = ledger.confirmed.get(chunk.index)
+        kept = f"{self._parking.url}/{chunk.name} is kept"
         if receipt == chunk.digest:
             return True
         if chunk.name in self._lot.unfit:
             self.findings.append(self._lot.unfit[chunk.name])
-        elif receipt is None:
-            self.left += 1
-        elif self._digest_at(chunk, data_id) == receipt:
-            return True
+        elif receipt is not None:
+            if self._digest_at(chunk, ledger.data_id) == receipt:
+                return True
+            self.findings.append(f"{kept}: chunk {chunk.index} arrived with the digest {receipt}")
+        elif ledger.state is StreamState.CLOSED:
+            self.findings.append(f"{kept}: the stream was closed without a chunk {chunk.index}")
         else:
-            self.findings.append(
-                f"{self._parking.url}/{chunk.name} is kept: chunk {chunk.index} arrived with the digest {receipt}"
-            )
+            self.left += 1
         return False
 
     def _digest_at(self, chunk: ParkedChunk, data_id: str | None) -> str | None:

@@ -10,7 +10,7 @@ from actors.handles import Handle
 from actors.pool import PackerPool
 from actors.window import Window
 from ingest.destinations import Destination, TimeseriesDestination
-from ingest.errors import IngestError
+from ingest.errors import IngestError, StreamGoneError
 from ingest.failover import Breaker, FailoverOptions
 from ingest.journal import RegisteredRun, RunEnd, StreamRow
 from ingest.pipeline import NotParked, Parked
@@ -113,7 +113,7 @@ def unfinished(
         Where some of them wait.
     """
     again = "run the same command again: it resumes"
-    if not left:
+    if not left or isinstance(stopped, StreamGoneError):
         return stopped or RunEndedError("interrupted", status="partial", hint=again)
     parked = [one for one in left if isinstance(one, Parked)]
     absent = [one for one in left if isinstance(one, NotParked)]

@@ -64,7 +64,10 @@ class PackRoom:
 
     Notes
     -----
-    Holds ``2 * threads * chunk + cache_bytes``, the latter only with several destinations. Not for pickling.
+    Holds ``2 * threads * (chunk + shard) + cache_bytes``, the last only with several destinations. Not for pickling.
+
+    Frames that a source holds encoded as a shard does (`Source.read_encoded`) are decoded once, for the digest and as
+    proof, and stay as they are; `level` is for all others.
     """
 
     def __init__(

@@ -275,7 +275,7 @@ JOB_KEYS = frozenset(
         "state",
         "address",
         "rules",
-    }  # fmt: skip
+    }
 )
 """Those of the whole job."""
 

@@ -60,7 +60,7 @@ class Shard:
         Their sum.
     """
 
-    parts: tuple[bytes, ...]
+    parts: tuple[bytes, ...] = field(repr=False)  # a task that is shown shows its result
     n_bytes: int
     _crc32c: int | None = field(default=None, init=False, repr=False, compare=False)
 

@@ -21,6 +21,7 @@ from ingest.errors import (
     UnreachableError,
 )
 from ingest.failover import Breaker, Failover, FailoverOptions, Outlets
+from ingest.lake.opening import open_store
 from ingest.orders import ChunkOrder, StreamFacts
 from ingest.parking import Parking
 from ingest.plan import ChunkTask, StreamSettings
@@ -160,6 +161,22 @@ def test_a_folder_goes_only_when_no_chunk_is_left(store, parking):
     assert parking.remove_stream(stream.folder)
     assert store.contents == {}
     parking.remove(stream.chunks)
+
+
+@pytest.mark.parametrize("url", ["folder", "s3://lab-runs/waits"])
+def test_it_is_the_same_in_every_store(tmp_path, s3, url):
+    parking = Parking(open_store(url if "://" in url else str(tmp_path / url), retry=RetryPolicy(retry_for_s=2.0)))
+    assert parking.streams() == []
+    parking.put_note(TO, KEY, None, FACTS)
+    parking.put(TO, chunk_of(), FACTS)
+    [stream] = parking.streams()
+    assert stream.note.origin == FACTS.origin
+    assert parking.load(stream.chunks[0]).chunk.label == chunk_of().label
+    assert not parking.remove_stream(stream.folder)
+    parking.remove(stream.chunks)
+    assert parking.remove_stream(stream.folder)
+    assert parking.streams() == []
+    parking.close()
 
 
 def test_a_request_that_gets_its_stream_is_the_one_that_would_have_been_sent():

@@ -14,8 +14,8 @@ import pytest
 import zarr
 
 from ingest.destinations import open_destination
-from ingest.errors import RefusedError
 from ingest.journal import Journal
+from ingest.lake.opening import open_store
 from ingest.orders import orders_of
 from ingest.pipeline import Pipeline
 from ingest.plan import RunPlan
@@ -95,6 +95,23 @@ def test_damage_is_found_named_and_mended(sent: Sent, what: str) -> None:
         if name not in touched and "manifest" not in name and not name.endswith(".zarr/zarr.json"):
             assert after[name] == file, "what is right is not written again"
     assert {name: data for name, (_, data) in shards(after)} == {name: data for name, (_, data) in shards(whole)}
+
+
+def test_a_store_that_is_no_folder(made: Sent) -> None:
+    _, plan = plan_for(Path(made.path.partition("::")[0]), "memory://verified")
+    backfill_without_ray("memory://verified", made.state, (made.path, plan), job_id="memory")
+    store = open_store("memory://verified")
+    name = f"{made.data_id}.zarr/frames/c/1/0/0"
+    body = store.get(name)
+    store.put(name, [body[:500], b"x", body[501:]])
+    runs = [(made.path, plan)]
+
+    def verified(*, repair: bool = False) -> str:
+        [report] = asyncio.run(verify_here(VerifyRequest(["memory://verified"], runs, made.state, repair=repair)))
+        return report.status
+
+    assert (verified(), verified(repair=True), verified()) == ("different", "repaired", "verified")
+    assert store.get(name) == body
 
 
 # -- of source, lake and manifest, which one is wrong ------------------------------------------------------------------
@@ -445,5 +462,6 @@ def test_a_platform_that_gives_nothing_back(server: ThreadServer, tmp_path: Path
         return await answer(send, status) if scope["method"] == "GET" else None
 
     server.wire.act = refuse
-    with pytest.raises(RefusedError, match="only the embedded platform"):
-        verify_at(server, sent)
+    report = verify_at(server, sent)
+    assert (report.status, report.source) == ("unreadable", sent.path)
+    assert "only the embedded platform" in (report.error or "")

@@ -17,6 +17,7 @@ import click
 from ingest.cli.exits import FAILED, INTERRUPTED, OK, PARTIAL
 from ingest.cli.options import (
     api_key,
+    canonical_destination,
     canonical_destinations,
     merged_settings,
     source_options,
@@ -47,7 +48,7 @@ __all__ = ["backfill"]
 @source_options
 @click.option("--packers", type=int, help="Workers; default: as many as there are free processors.")
 @click.option("--open-runs", type=int, help="Streams that are open at once; default 4.")
-@click.option("--level", type=int, help="zstd level; default 1.")
+@click.option("--level", type=int, help="zstd level; default 1. Frames that a lake holds compressed already stay so.")
 @click.option("--retry-for", metavar="TIME", help="How long an unreachable destination is tried; default 15m.")
 @click.option("--failover", metavar="URL", help="Folder or s3:// URL where chunks of a destination that is away wait.")
 @click.option("--failover-after", metavar="TIME", help="How long a destination is tried before; default 60s.")
@@ -79,7 +80,7 @@ def _failover(settings: BackfillSettings, destinations: Sequence[str]) -> Failov
 
     if settings.failover is None:
         return None
-    url = canonical_lake_url(settings.failover)
+    url = canonical_lake_url(canonical_destination(settings.failover))
     if url in destinations:
         raise SettingsError(
             f"--failover {url} is a destination itself", hint="name a store that works while the destination does not"

@@ -12,6 +12,7 @@ from ingest.config import BackfillSettings, run_settings
 from ingest.destinations import is_lake
 from ingest.earlier import plan_run_as_before, series_options_as_before
 from ingest.errors import IngestError, SettingsError, SourceReadError
+from ingest.lake.opening import canonical_lake_url
 from ingest.series_plan import ArchivePlan, SeriesPlan, plan_series
 from ingest.sources import (
     SeriesInfo,
@@ -71,7 +72,8 @@ def find_candidates(
 ) -> list[Candidate]:
     """Find, inspect and plan the runs in `sources`, for destinations `to`.
 
-    Unless `planning`, what is not known of one is made up for a look.
+    Unless `planning`, what is not known of one is made up for a look. A lake that is a destination and lies in a folder
+    of sources is none itself; one whose streams are named is.
 
     Raises
     ------
@@ -79,7 +81,11 @@ def find_candidates(
         A setting that no run could have.
     """
     found: dict[str, Candidate] = {}
+    lakes = [canonical_lake_url(url) for url in to if is_lake(url)]
+    own = [] if any(_is_in(source, lakes) for source in sources) else lakes
     for entry in discover(sources, finding_options(settings)):
+        if _is_in(entry.path, own):
+            continue
         if entry.spec is None:
             candidate = Candidate(entry.path, error=entry.error)
         else:
@@ -95,6 +101,16 @@ def find_candidates(
         )
     name = settings.name
     return candidates if name is None or len(candidates) == 1 else [_renamed(c, name) for c in candidates]
+
+
+def _is_in(path: str, lakes: Sequence[str]) -> bool:
+    if not lakes or not is_lake(path):  # at http(s) there are no lakes
+        return False
+    try:
+        place = canonical_lake_url(path)
+    except SettingsError:  # a pattern, or a URL that no lake could have
+        return False
+    return any(place == lake or place.startswith(f"{lake}/") for lake in lakes)
 
 
 def finding_options(settings: BackfillSettings) -> SourceOptions:

@@ -70,7 +70,8 @@ def reconcile(
     if as_json:
         click.echo(json.dumps(_document(url, results, seconds), indent=2))
     else:
-        click.echo("\n".join(_lines(url, results)))
+        of = "" if request.destination is None else f" for {request.destination}"
+        click.echo("\n".join(_lines(f"{url}{of}", results)))
     return INTERRUPTED if stop.is_set() else _exit_code(results)
 
 
@@ -96,9 +97,9 @@ def _document(url: str, results: Sequence[Reconciled], seconds: float) -> dict[s
     }
 
 
-def _lines(url: str, results: Sequence[Reconciled]) -> list[str]:
+def _lines(where: str, results: Sequence[Reconciled]) -> list[str]:
     if not results:
-        return [f"nothing waits at {url}"]
+        return [f"nothing waits at {where}"]
     out = []
     for result in results:
         out.append(f"{result.status:<9}{result.source or result.key} -> {result.destination or 'unknown'}")

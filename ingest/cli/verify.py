@@ -219,7 +219,7 @@ def _lines(reports: Sequence[StreamReport], seconds: float) -> list[str]:
     for report in reports:
         said = _stream(report)
         of = f"  of {report.source}" if report.source and report.data_id else ""
-        out.append(f"{report.status:<11}{report.data_id or report.source}{of}")
+        out.append(f"{report.status:<11}{report.data_id or report.source or report.destination}{of}")
         if report.chunks:
             count = f"{report.points} points" if report.points else f"{report.frames} frames"
             out.append(

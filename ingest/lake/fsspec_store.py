@@ -226,14 +226,16 @@ class FsspecStore:
             return False
         with self._places:
             try:
-                n_bytes = self._info(source)["size"]
+                found = self._info(source)
+                if found["type"] != "file":
+                    raise IsADirectoryError(source)
                 self._fs.cp_file(self._path(source), self._path(target))
             except NotImplementedError:
                 return False
             except _NOT_AN_OBJECT as exc:
                 raise MissingObjectError(f"{self._url}: there is no object {source!r}") from exc
-            if (arrived := self._info(target)["size"]) != n_bytes:
-                raise AttemptFailedError(f"{arrived} of {n_bytes} bytes arrived")
+            if (arrived := self._info(target)["size"]) != found["size"]:
+                raise AttemptFailedError(f"{arrived} of {found['size']} bytes arrived")
         return True
 
     def _put_beside(self, path: str, body: bytes) -> None:

@@ -245,7 +245,7 @@ class LocalStore:
 
     def _write(self, fd: int, data: Sequence[bytes]) -> None:
         if _fallocate is not None:
-            # Measured on ext4: a quarter less processor time for the write. Where it cannot, the write says what is wrong.
+            # Measured on ext4: a quarter less processor time for the write. What is wrong, if it fails, the write says.
             _fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, sum(map(len, data)))
         offset = 0
         for block in _blocks(data):

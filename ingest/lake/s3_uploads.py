@@ -75,6 +75,10 @@ class UploadStore(LakeStore, Protocol):
         """Yield what the store tells of all objects below a folder's name, in order of name."""
         ...
 
+    def give_up(self) -> None:
+        """End the waits of calls that are tried again; what is under way goes on."""
+        ...
+
 
 class S3UploadStore(S3Store):
     """A bucket that others may upload to. Parameters as of `S3Store`."""
@@ -112,6 +116,10 @@ class S3UploadStore(S3Store):
         skipped = len(self._key(""))
         for item in self._pages(below):
             yield _arrival(item["Key"][skipped:].lstrip("/"), item, "Size")
+
+    def give_up(self) -> None:
+        """End the waits of calls; see `UploadStore.give_up`."""
+        self._attempts.close()
 
     def _client(self, url: str) -> tuple[Any, str]:
         fs, path = super()._client(url)

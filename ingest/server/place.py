@@ -30,8 +30,6 @@ from ingest.server.staging import STAGING
 
 __all__ = ["Place", "open_place", "state_folder"]
 
-PATIENCE = RetryPolicy(retry_for_s=20.0)
-"""Clients wait 60 s for an answer; what is done in the background is begun again later."""
 MAX_CONNECTIONS = 32
 OWNER_NAME = f"{STATE_FOLDER}/server"
 
@@ -56,6 +54,13 @@ class Place:
     lake: LakeStore
     uploads: UploadStore | None
     lock_fd: int
+
+    def give_up(self) -> None:
+        """Let calls to the store fail that are tried again and again."""
+        if self.uploads is not None:
+            self.uploads.give_up()
+        else:
+            self.lake.close()
 
     def release(self) -> None:
         """Let go of connections, and let another server in."""
@@ -100,10 +105,11 @@ def open_place(settings: ServerSettings) -> Place:
         to such a store.
     """
     url, folder = _remote_url(settings), state_folder(settings)
+    retry = RetryPolicy(retry_for_s=settings.patience_s)
     if url is None:
         lock_fd = _locked(folder, folder / STAGING, "give this one another --data folder", f"{folder} as data folder")
-        return Place(folder, LocalStore(folder, fsync=settings.fsync, retry=PATIENCE), None, lock_fd)
-    store = open_upload_store(url, retry=PATIENCE, max_connections=MAX_CONNECTIONS)
+        return Place(folder, LocalStore(folder, fsync=settings.fsync, retry=retry), None, lock_fd)
+    store = open_upload_store(url, retry=retry, max_connections=MAX_CONNECTIONS)
     lock_fd = _locked(folder, folder, "pass another folder as --state", f"{folder} for the catalogue of {url}")
     place = Place(folder, store, store, lock_fd)
     try:

@@ -240,9 +240,9 @@ class Platform:
         if self._closed:
             return
         self._closed = True
+        self._place.give_up()
         self._threads.shutdown()
         self.uploads.close()
-        self.lake.close()  # so that a seal does not wait for a store that does not answer
         self._sealer.shutdown(cancel_futures=True)
         self._shard_sealers.shutdown()
         self._database.close()

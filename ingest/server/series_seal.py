@@ -66,7 +66,7 @@ def seal_series(
     below = series_folder(stream.data_id)
     folders = channel_folders([channel.name for channel in channels])
     for channel, folder in zip(channels, folders, strict=True):
-        times_s, values = read(channel)
+        times_s, values = (np.asarray(column, np.float64) for column in read(channel))
         put_objects(store, channel_objects(f"{below}/{folder}", channel.name, channel.units, times_s, values).items())
     put_objects(store, group_object(below, {"channels": _names(channels)}).items())
     write_series_attributes(stream, channels, store)

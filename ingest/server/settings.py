@@ -47,6 +47,9 @@ class ServerSettings:
         Largest body of a call that brings points of time series.
     fsync : bool
         False: a crash of the machine may lose the last seconds; a crash of the process still loses nothing.
+    patience_s : float
+        How long a call to a store of the data is tried again, while a client waits for the answer. What is done in the
+        background is begun again later.
     clock : callable
         Unix time in seconds.
     """
@@ -61,6 +64,7 @@ class ServerSettings:
     max_json_bytes: int = MIB
     max_points_bytes: int = 64 * MIB
     fsync: bool = True
+    patience_s: float = 20.0
     clock: Clock = time.time
 
     def __post_init__(self) -> None:

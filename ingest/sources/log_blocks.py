@@ -129,7 +129,15 @@ class BlockReader:
     def _block(self, table: int, facts: LogTable, number: int) -> Rows:
         global _kept_bytes
         offset = facts.block_offsets[number] if facts.block_offsets else None
-        key = (self._content(facts.path), facts.where, offset, number, facts.block_rows, facts.layout, self._spec.options)
+        key = (
+            self._content(facts.path),
+            facts.where,
+            offset,
+            number,
+            facts.block_rows,
+            facts.layout,
+            self._spec.options,
+        )
         with _lock:
             if key in _kept:
                 _kept.move_to_end(key)

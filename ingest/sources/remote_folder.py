@@ -12,6 +12,7 @@ from ingest.sources.remote import RemoteStat, filesystem, remote_errors, remote_
 from ingest.sources.urls import redacted
 
 __all__ = [
+    "MAX_AT_ONCE",
     "RemoteEntry",
     "child_url",
     "is_folder",

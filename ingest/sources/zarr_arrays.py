@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from ingest.sources.fingerprint import Fingerprint
 from ingest.sources.found import Discovered
 from ingest.sources.hdf5_times import Stamps, per_second_of
 from ingest.sources.plain_file import MAX_FRAME_BYTES
+from ingest.sources.remote_folder import MAX_AT_ONCE
 from ingest.sources.scale import decide_scale, full_scale_in, is_wide, largest_pixel, sampled
 from ingest.sources.urls import is_url
 from ingest.sources.zarr_earlier import earlier_findings, earlier_stream
@@ -54,13 +56,17 @@ def find_runs(paths: Sequence[str], options: SourceOptions) -> list[Discovered]:
         One for each run, as `choose_runs` finds them, or for the reason why there is none. The instrument readings of a
         lake are a run of their own, after its frames; it may hold nothing else.
     """
-    entries: list[Discovered] = []
-    for path in paths:
+
+    def runs_of(path: str) -> list[Discovered]:
         try:
-            entries += _runs_of(path, options)
+            return _runs_of(path, options)
         except IngestError as error:
-            entries.append(Discovered(path, error=error))
-    return entries
+            return [Discovered(path, error=error)]
+
+    if len(paths) < 2 or not is_url(paths[0]):
+        return [entry for path in paths for entry in runs_of(path)]
+    with ThreadPoolExecutor(MAX_AT_ONCE) as threads:  # each waits for a few answers, one after the other
+        return [entry for entries in threads.map(runs_of, paths) for entry in entries]
 
 
 def _runs_of(path: str, options: SourceOptions) -> list[Discovered]:

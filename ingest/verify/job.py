@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ingest.destinations import is_lake
-from ingest.errors import AuthenticationError, IngestError, SettingsError
+from ingest.errors import AuthenticationError, DestinationError, IngestError, SettingsError
 from ingest.lake.opening import open_store
 from ingest.lake.store import LakeStore
 from ingest.plan import RunPlan
@@ -66,7 +66,7 @@ class VerifyRequest:
 
 
 async def verify_all(request: VerifyRequest, ask: Ask, packers: int, progress: Progress) -> list[StreamReport]:
-    """Verify everything that was asked for; one bad stream never stops the others.
+    """Verify everything that was asked for; one bad stream, or destination, never stops the others.
 
     Parameters
     ----------
@@ -83,8 +83,6 @@ async def verify_all(request: VerifyRequest, ask: Ask, packers: int, progress: P
     ------
     SettingsError
         Streams of a platform without a source, or one stream for several runs.
-    DestinationError
-        A destination does not answer, or cannot be read back.
     """
     if request.runs and request.streams and len(request.runs) != 1:
         raise SettingsError(
@@ -93,10 +91,12 @@ async def verify_all(request: VerifyRequest, ask: Ask, packers: int, progress: P
     give = GiveOut(ask, packers, progress)
     reports: list[StreamReport] = []
     for destination in request.destinations:
-        if is_lake(destination):
-            reports += await _Lake(request, destination, give).verify()
-        else:
-            reports += await _Platform(request, destination, give).verify()
+        kind: type[_Destination] = _Lake if is_lake(destination) else _Platform
+        try:
+            reports += await kind(request, destination, give).verify()
+        except DestinationError as exc:
+            sources: Sequence[str | None] = [path for path, _ in request.runs] or (None,)
+            reports += [StreamReport(destination, source).fail(exc) for source in sources]
     return reports
 
 
@@ -106,6 +106,10 @@ class _Destination:
     def __init__(self, request: VerifyRequest, destination: str, give: GiveOut) -> None:
         self.request, self.destination, self.give = request, destination, give
         self._slots = asyncio.Semaphore(request.streams_at_once)
+
+    async def verify(self) -> list[StreamReport]:
+        """Return a report for each stream."""
+        raise NotImplementedError
 
     async def _each(self, works: Sequence[tuple[StreamReport, Callable[[StreamReport], Awaitable[None]]]]) -> None:
         async with asyncio.TaskGroup() as group:
@@ -136,6 +140,8 @@ class _Destination:
 
 
 class _Lake(_Destination):
+    """Streams of a lake."""
+
     async def verify(self) -> list[StreamReport]:
         store = open_store(self.destination, retry=self.request.retry)
         sent = Sent(self.request.state_dir) if self.request.repair else None
@@ -191,6 +197,8 @@ class _Lake(_Destination):
 
 
 class _Platform(_Destination):
+    """Streams of the embedded platform."""
+
     async def verify(self) -> list[StreamReport]:
         if not self.request.runs:
             raise SettingsError(

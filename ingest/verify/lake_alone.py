@@ -320,8 +320,8 @@ def _lost_rows(
 
 def _told_times(folder: str, told: Told, chunks: Sequence[ExpectedChunk], times: NDArray[np.int64]) -> list[Difference]:
     """Return the frames whose time is farther from what its chunk's span implies than the manifest says."""
-    timing = (told.manifest or {}).get("timing") or {}
-    worst_ms = float(timing.get("time_error_worst_ms") or 0.0)
+    timing = (told.manifest or {}).get("timing")
+    worst_ms = float(timing.get("time_error_worst_ms") or 0.0) if isinstance(timing, dict) else 0.0
     # A stream that no platform has, of a recording with stamps, says only when each chunk begins.
     has_rate = worst_ms > 0 or "kind" in (told.manifest or {})
     bound_ms = worst_ms + ROUNDING_MS

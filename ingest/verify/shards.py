@@ -124,13 +124,18 @@ class _Tally:
         flat = np.ascontiguousarray(frames)
         self.source.update(flat.reshape(-1).data)
         self.source_lost += [done + i for i in lost]
-        if not np.array_equal(flat, stored):
+        if self.source.digest() != self.stored.digest():
             self.differing += [done + i for i in range(len(stored)) if not np.array_equal(flat[i], stored[i])]
-        told = [i - done for i in self._told_lost if done <= i < done + len(stored)]
-        if told:
+        if self._told_lost:
+            told = [i - done for i in self._told_lost if done <= i < done + len(stored)]
             flat = flat.copy()
             flat[told] = 0
-        self.as_sent.update(flat.reshape(-1).data)
+            self.as_sent.update(flat.reshape(-1).data)
+
+    @property
+    def digest_as_sent(self) -> str:
+        """Of the source's frames, but those that the manifest says were lost."""
+        return str((self.as_sent if self._told_lost else self.source).hexdigest())
 
     @property
     def lost(self) -> tuple[int, ...]:
@@ -226,7 +231,7 @@ class _Judgement:
     def _unlike_source(self) -> list[Difference]:
         seen, told = self.seen, self.told
         lost = tuple(seen.source_lost)
-        sent = told is None or (seen.as_sent.hexdigest() == told.frames_digest and set(lost) <= set(told.lost_frames))
+        sent = told is None or (seen.digest_as_sent == told.frames_digest and set(lost) <= set(told.lost_frames))
         if not sent and told is not None:
             return self._source_changed(lost)
         self.can_mend = True

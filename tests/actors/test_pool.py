@@ -34,8 +34,9 @@ class FakePackers:
         self.sleeps.append((seconds, asyncio.Event()))
         await self.sleeps[-1][1].wait()
 
-    async def ask(self, order, lane=None) -> asyncio.Task:
-        self.tasks.append(asyncio.create_task(self.pool.ask("deliver", order, lane=lane)))
+    async def ask(self, order, lane=None, near=None, group=None) -> asyncio.Task:
+        asked = self.pool.ask("deliver", order, lane=lane, near=near, group=group)
+        self.tasks.append(asyncio.create_task(asked))
         await settle()
         return self.tasks[-1]
 
@@ -276,5 +277,43 @@ def test_lanes_are_spread_again_when_another_packer_comes_up():
         await fakes.ask("a2", "a")
         await fakes.ask("b2", "b")
         assert fakes.asked[2:] == [(1, "a2"), (0, "b2")]
+
+    run(scenario, 2, 2)
+
+
+def test_orders_near_each_other_go_to_one_packer_and_wait_for_it():
+    async def scenario(fakes):
+        await fakes.ask("a1", near=1, group="a")
+        await fakes.ask("a2", near=2, group="a")
+        await fakes.ask("b2", near=2, group="b")
+        await fakes.ask("b1", near=1, group="b")
+        where = {order: number for number, order in fakes.asked}
+        assert where["a1"] == where["b1"] != where["a2"] == where["b2"]
+        await fakes.ask("c1", near=1, group="b")
+        assert "c1" not in fakes.answers  # its packer has an order of its group, and the other one not what it needs
+        await fakes.answer("b1", "done")
+        assert "c1" in fakes.answers
+
+    run(scenario, 2, 1)
+
+
+def test_orders_of_one_group_leave_room_for_those_of_others():
+    async def scenario(fakes):
+        for order in ("a1", "a2", "a3"):
+            await fakes.ask(order, group="a")
+        await fakes.ask("b1", group="b")
+        assert {order for _, order in fakes.asked} == {"a1", "a2", "b1"}
+
+    run(scenario, 1, 2)
+
+
+def test_a_packer_that_is_lost_does_not_keep_what_was_near_it():
+    async def scenario(fakes):
+        await fakes.ask("a1", near=1)
+        [(first, _)] = fakes.asked
+        fakes.down.add(first)
+        await fakes.answer("a1", LOST)
+        await fakes.ask("b1", near=1)
+        assert {number for number, _ in fakes.asked[1:]} == {1 - first}
 
     run(scenario, 2, 2)

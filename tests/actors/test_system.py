@@ -171,8 +171,8 @@ def test_a_stream_is_created_once_however_often_the_call_is_repeated(tmp_path: P
 
         async def twice() -> None:
             epoch = (await system.aggregator.call("lease", "job", key)).epoch
-            first = await system._streamer.initialize(key, epoch, named[1], None)
-            assert await system._streamer.initialize(key, epoch, named[1], None) == first
+            first = await system._streamer.initialize(key, epoch, named[1], None, server.url)
+            assert await system._streamer.initialize(key, epoch, named[1], None, server.url) == first
 
         system.run(twice())
         creates = [path for method, path in server.wire.requests if (method, path) == ("POST", "/rheed/stream/")]
@@ -189,10 +189,10 @@ def test_a_fault_in_one_run_ends_that_run_alone(tmp_path: Path) -> None:
         bad, _ = system.register(*runs.values())
         orders = system._streamer.orders
 
-        async def broken(job_id, key, data_id, indices):
+        async def broken(job_id, key, *asked):
             if key == bad:
                 raise ZeroDivisionError("a bug of ours")
-            return await orders(job_id, key, data_id, indices)
+            return await orders(job_id, key, *asked)
 
         system._streamer.orders = broken
         rows = system.work()

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +18,7 @@ os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled")
 import numpy as np
 import zstandard
 
-from actors.backfill import BackfillRequest, run_backfill
 from ingest.allocator import keep_freed_memory
-from ingest.cli.planning import find_candidates
-from ingest.config import BackfillSettings
 from ingest.plan import RunPlan
 from ingest.server.run import start_server_process
 from ingest.shard import pack
@@ -31,25 +27,15 @@ from ingest.telemetry import Secret
 from ingest.timing import chunk_start_ms, cut, fit_timeline, time_error
 from tests.benchmarks import files, memory
 from tests.benchmarks.counting_server import CountingServer
+from tests.benchmarks.files import plan_of
 from tests.benchmarks.formats import formats, long_movie, movie_memory
+from tests.benchmarks.lake import lake, lake_push, lake_resume, lake_s3
 from tests.benchmarks.live import LIVE, QUICK, Scale
+from tests.benchmarks.ray_run import with_ray
 from tests.benchmarks.serial import without_ray
 
 KEY = Secret("benchmark-key-0123456789")
 ROOT = Path(__file__).parents[2]
-
-
-def plan_of(path: Path) -> RunPlan:
-    is_noisy = path.name.startswith("noisy")
-    settings = BackfillSettings(
-        rotations_per_min=0.0,
-        fps=files.FPS if is_noisy else files.REAL_FPS,
-        chunk_size=files.CHUNK if is_noisy else files.REAL_CHUNK,
-    )
-    [candidate] = find_candidates([str(path)], settings, planning=True)
-    if candidate.plan is None:
-        raise RuntimeError(str(candidate.error))
-    return candidate.plan
 
 
 def packing(folder: Path) -> None:
@@ -68,31 +54,6 @@ def packing(folder: Path) -> None:
     del kept
     rate = [frames.nbytes / 1e6 / np.median(seconds) for seconds in (bare, ours)]
     print(f"packing: {rate[1]:.0f} MB/s, bare zstandard {rate[0]:.0f} MB/s: ratio {rate[1] / rate[0]:.2f} (>= 0.9)")
-
-
-def with_ray(plan: RunPlan, url: str, folder: Path) -> tuple[float, float]:
-    """Return a job's seconds on a Ray that runs, with the start of its actors, and from first to last receipt."""
-    state = Path(tempfile.mkdtemp(dir=folder))
-    seen: list[tuple[float, int]] = []
-
-    def watch(rows) -> None:
-        seen.append((time.perf_counter(), rows[0].confirmed))
-
-    began = time.perf_counter()
-    [result] = run_backfill(BackfillRequest([plan], [url], KEY, state), watch, threading.Event())
-    seconds = time.perf_counter() - began
-    if result.end.status != "complete":
-        raise RuntimeError(f"{result.end}")
-    from ingest.journal import Journal
-
-    journal = Journal(state, time.time)
-    stamps = [receipt.put_unix_ms for receipt in journal.receipts(result.row.key)]
-    journal.close()
-    shutil.rmtree(state)
-    # The first chunks of all packers come together; the rest of the run is what is timed.
-    ordered = sorted(stamps)
-    steady = (ordered[-1] - ordered[3]) / 1000 * len(ordered) / (len(ordered) - 4)
-    return seconds, steady
 
 
 def sdk(path: Path, plan: RunPlan, url: str, folder: Path) -> float:
@@ -139,7 +100,7 @@ def backfill(folder: Path, megabytes: int = 2000) -> None:
             with server:
                 without_ray(plan, server.url, KEY)  # warms the page cache; not counted
                 serial_s = min(without_ray(plan, server.url, KEY) for _ in range(2))
-                rays = [with_ray(plan, server.url, folder) for _ in range(2)]
+                rays = [with_ray(plan, server.url, KEY, folder) for _ in range(2)]
                 whole_s, steady_s = min(rays)[0], min(steady for _, steady in rays)
                 sdk_s = sdk(path, plan, server.url, folder)
             shutil.rmtree(data)
@@ -235,6 +196,10 @@ BENCHMARKS = {
     "formats": formats,
     "long_movie": long_movie,
     "movie_memory": movie_memory,
+    "lake": lake,
+    "lake_push": lake_push,
+    "lake_s3": lake_s3,
+    "lake_resume": lake_resume,
 }
 
 

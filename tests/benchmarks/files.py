@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from ingest.cli.planning import find_candidates
+from ingest.config import BackfillSettings
+from ingest.plan import RunPlan
 from ingest.sources.synthetic import GrowthRun
 from ingest.sources.synthetic_hdf5 import write_hdf5
 
@@ -41,3 +45,15 @@ def real(folder: Path, megabytes: int) -> Path | None:
                 out[i] = np.roll(frames[i % len(frames)], i, axis=1)
             file["timestamps"] = 1.7e9 + np.arange(count) / REAL_FPS
     return path
+
+
+def plan_of(path: Path, to: Sequence[str] = ()) -> RunPlan:
+    """Return the plan of one of these movies, or of another file's frames at the noisy ones' rate."""
+    is_real = path.name.startswith("real")
+    settings = BackfillSettings(
+        rotations_per_min=0.0, fps=REAL_FPS if is_real else FPS, chunk_size=REAL_CHUNK if is_real else CHUNK
+    )
+    [candidate] = find_candidates([str(path)], settings, planning=True, to=to)
+    if not isinstance(candidate.plan, RunPlan):
+        raise RuntimeError(str(candidate.error))
+    return candidate.plan

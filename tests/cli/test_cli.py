@@ -34,7 +34,18 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help_names_every_command_and_exit_code(run) -> None:
     ran = run("--help")
     assert ran.code == 0
-    for word in ("backfill", "export", "inspect", "reconcile", "serve", "spool", "status", "streams", "demo", "130 interrupted"):
+    for word in (
+        "backfill",
+        "export",
+        "inspect",
+        "reconcile",
+        "serve",
+        "spool",
+        "status",
+        "streams",
+        "demo",
+        "130 interrupted",
+    ):
         assert word in ran.out
 
 

@@ -14,6 +14,8 @@ import xarray
 
 from ingest.server.run import ServerProcess, start_server_process
 from ingest.shard import unpack
+from tests.s3 import BUCKET, bucket, download, point_aws_at
+from tests.server.s3_gate import running_gate
 
 pytestmark = pytest.mark.peers
 pytest.importorskip("atomscale")
@@ -28,10 +30,31 @@ def frames():
     return rng.integers(0, 255, (47, 24, 32), np.uint8)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with start_server_process(tmp_path_factory.mktemp("platform") / "data", fsync=False) as server:
-        yield server
+@pytest.fixture(scope="module", params=["data in a folder", "data in S3"])
+def server(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("platform")
+    if request.param == "data in a folder":
+        with start_server_process(folder / "data", fsync=False) as server:
+            server.lake = server.data
+            yield server
+        return
+    with pytest.MonkeyPatch.context() as environ, running_gate(request.getfixturevalue("s3_server")) as gate:
+        point_aws_at(environ, gate.url)
+        with bucket() as client, start_server_process(f"s3://{BUCKET}/rheed", state=folder, fsync=False) as server:
+            server.lake = LazyCopy(client, folder / "copy")
+            yield server
+            assert {status for _, status in gate.presigned} == {200}
+            assert server.log() == ""
+
+
+class LazyCopy:
+    """A folder of streams that are copied from the bucket when they are asked for."""
+
+    def __init__(self, client, folder):
+        self.client, self.folder = client, folder
+
+    def __truediv__(self, name):
+        return download(self.client, f"rheed/{name}/", self.folder) / "rheed" / name
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +115,7 @@ def test_every_frame_and_time_arrives(client, streamed, frames, way):
 @pytest.mark.parametrize("way", ["run", "push"])
 def test_the_sealed_stream_opens_with_xarray(server, client, streamed, frames, way):
     sealed(client, streamed[way])
-    with xarray.open_zarr(str(server.data / f"{streamed[way]}.zarr"), consolidated=False) as data:
+    with xarray.open_zarr(str(server.lake / f"{streamed[way]}.zarr"), consolidated=False) as data:
         np.testing.assert_array_equal(data["frames"].values, frames)
         expected = START_MS * 1_000_000 + np.arange(47) * PERIOD_NS
         np.testing.assert_array_equal(data["time"].values.astype("datetime64[ns]").astype(np.int64), expected)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import zarr
 
-from ingest.server import seal as seal_module
+from ingest.lake import layout as layout_module
 from ingest.server.seal import NOT_A_TIME
 from ingest.shard import assemble, pack
 from ingest.wire.lost_frames import MAX_CHARS
@@ -146,7 +146,7 @@ def assert_lost_in_their_places(api, data_id, frames, starts):
 
 @pytest.mark.parametrize("block", [1 << 16, 16], ids=["one block", "blocks of 16"])
 def test_a_lost_frame_is_sealed_without_number_and_time_and_the_others_as_ever(api, monkeypatch, block):
-    monkeypatch.setattr(seal_module, "TIMES_PER_CHUNK", block)
+    monkeypatch.setattr(layout_module, "VALUES_PER_CHUNK", block)
     data_id, frames, starts, bodies = lossy_stream(api)
     api.end(data_id)
     api.sealed(data_id)
