@@ -131,7 +131,7 @@ class Mover:
         try:
             unparked = await asyncio.to_thread(self._parking.load, parked)
             self._telemetry.emit("chunk_read", order.key, order.task.index)
-            if False:
+            if unparked.origin != lot.origin or not _is_for(unparked.chunk, order):
                 raise RefusedError(f"{parked.name} was made of another recording, or with other settings")
             return readdressed(unparked.chunk, order.key, order.data_id)
         except MissingObjectError:

@@ -11,6 +11,7 @@ import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import pairwise
@@ -21,7 +22,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from ingest.contents import StreamContents
-from ingest.errors import FrameDataError, LakeDamagedError, MissingObjectError
+from ingest.errors import DestinationError, FrameDataError, LakeDamagedError, MissingObjectError
 from ingest.lake.grid import Piece, lay_out
 from ingest.lake.layout import (
     FORMAT_VERSION,
@@ -106,6 +107,8 @@ def seal_frames(store: LakeStore, data_id: str, contents: StreamContents, execut
     todo = _irregular(chunks, settings.chunk_size)
     for _ in executor.map(lambda n: _lay_out(store, data_id, n, settings.chunk_size, chunks), todo):
         pass
+    with suppress(DestinationError):  # leftovers cost room and nothing else; not every key may look for them
+        store.clean(stream_folder(data_id))
     objects = closing_objects(data_id, contents, chunks, _frame_shape(contents.plan, staged))
     for name, data in objects.items():
         store.put(name, [data])

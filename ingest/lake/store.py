@@ -106,6 +106,10 @@ class LakeStore(Protocol):
         """Remove all objects below a folder's name, and the folder. Safe to repeat."""
         ...
 
+    def clean(self, prefix: str) -> None:
+        """Remove what killed writers left half-written below a folder's name; a put at the same time begins anew."""
+        ...
+
     def close(self) -> None:
         """Let go of connections. Safe to repeat."""
         ...

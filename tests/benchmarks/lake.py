@@ -331,6 +331,7 @@ def lake_s3(folder: Path) -> None:
 
 RESUMED_CHUNKS = 10_000
 JOURNALLED_CHUNKS = 100_000
+JOB = "job"
 
 
 def again(movie: Path, target: Path, state: Path | None = None) -> tuple[float, dict[str, Any]]:
@@ -352,7 +353,6 @@ def lake_resume(folder: Path) -> None:
     """A backfill again of a run of 10,000 chunks, all confirmed; and a journal of 100,000 chunks."""
     from ingest.sources.synthetic import GrowthRun
     from ingest.sources.synthetic_hdf5 import write_hdf5
-    from tests.test_journal_size import journal_of
 
     movie = folder / "many.h5"
     write_hdf5(movie, GrowthRun(2 * RESUMED_CHUNKS, 8, 8, fps=1.0), hdf5_chunk_frames=None)
@@ -374,10 +374,27 @@ def lake_resume(folder: Path) -> None:
             print(f"lake_resume, journal of {JOURNALLED_CHUNKS} chunks: {name} {took_s:.2f} s", flush=True)
 
 
+def journal_of(state: Path, chunks: int) -> None:
+    """Make a journal of one stream, all of whose chunks are confirmed."""
+    from ingest.journal import Journal
+    from ingest.ledger import ChunkConfirmed, CreateBegun, Receipt, StreamCreated, StreamLinked
+    from tests.test_plan import plan, source
+
+    journal = Journal(state, time.time)
+    made = plan(source(2 * chunks, fps=1.0), chunk_size=2, for_lake=True, for_platform=False)
+    key = journal.register(JOB, 0, "/lake", "/data/run.h5", made).key
+    epoch = journal.lease(key, JOB, 600.0)
+    receipts = (
+        Receipt(i, 2, 2000 * i, 2000 * i + 2000, 99, 7, f"{i:032x}", None, 1, "node/1", 0) for i in range(chunks)
+    )
+    confirmed = map(ChunkConfirmed, receipts)
+    journal.record(key, epoch, [CreateBegun(), StreamCreated("run-1"), StreamLinked(), *confirmed])
+    journal.close()
+
+
 def opened(state: Path) -> dict[str, float]:
     """Return what the first looks at a journal take."""
     from ingest.journal import Journal
-    from tests.test_journal_size import JOB
 
     took: dict[str, float] = {}
     began = time.perf_counter()

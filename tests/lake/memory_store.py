@@ -81,6 +81,9 @@ class MemoryStore(LakeStore):
     def delete_below(self, prefix: str) -> None:
         self.delete([entry.name for entry in self.objects(prefix)])
 
+    def clean(self, prefix: str) -> None:
+        """Do nothing: nothing is ever half-written here."""
+
     def close(self) -> None:
         self.is_closed = True
 
