@@ -33,7 +33,7 @@ class StreamOrigin:
 
     @classmethod
     def of(cls, plan: ArchivePlan, *, anew: bool = False) -> StreamOrigin:
-        """Return what an archived run comes from: its source's fingerprint, and the settings that change what is sent."""
+        """Return what a run comes from: its source's fingerprint, and the settings that change what is sent."""
         text = json.dumps([plan.fingerprint, plan.identity()], sort_keys=True)
         return cls(hashlib.sha256(text.encode()).hexdigest(), anew)
 

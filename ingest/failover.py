@@ -6,7 +6,6 @@ import asyncio
 import shlex
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -173,13 +172,8 @@ class Failover:
         self._opened: Outlets | None = None
         self._noted: set[tuple[str, str]] = set()
 
-    @property
-    def reason(self) -> str:
-        """Why chunks wait."""
-        return self._breaker.reason or "its stream could not be created"
-
-    async def deliver(self, order: Order, chunk: EncodedChunk, outlet: Outlet) -> Delivery | None:
-        """Deliver a chunk; None: it is parked. Safe to repeat.
+    async def deliver(self, order: Order, chunk: EncodedChunk, outlet: Outlet) -> Delivery | str:
+        """Deliver a chunk, or park it and say why. Safe to repeat.
 
         Parameters
         ----------
@@ -197,18 +191,24 @@ class Failover:
         DestinationError
             Another answer of the destination's.
         """
+        # Not what the breaker says in the end: another chunk may have been answered meanwhile.
+        reason = "its stream could not be created"
         if order.data_id and self._breaker.admits():
             tried = outlet if self._breaker.reason is None else self._probe(chunk)
-            with suppress(UnreachableError):
+            try:
                 return await self._breaker.guard(lambda: tried.deliver(chunk))
+            except UnreachableError as exc:
+                reason = str(exc)
+        elif order.data_id:
+            reason = self._breaker.reason or reason
         try:
             await asyncio.to_thread(self._park, order, chunk)
         except DestinationError as exc:
             raise UnreachableError(
-                f"{self.reason}; and the failover takes nothing either: {exc}",
+                f"{reason}; and the failover takes nothing either: {exc}",
                 hint=exc.hint or "run the same command again once one of them answers: it resumes",
             ) from exc
-        return None
+        return reason
 
     def _probe(self, chunk: EncodedChunk) -> Outlet:
         self._opened = self._opened or self._open_probe()

@@ -133,32 +133,29 @@ class Pipeline:
             return Lost(index, str(exc))
         except IngestError as exc:
             return Lost(index, str(exc)) if refuses_the_chunk(exc) else Failed(index, exc)
-        if receipt is None:
-            return Parked(index, "" if self._failover is None else self._failover.reason)
-        return Delivered(receipt)
+        return Delivered(receipt) if isinstance(receipt, Receipt) else receipt
 
-    async def _frames(self, order: ChunkOrder) -> Receipt | None:
+    async def _frames(self, order: ChunkOrder) -> Receipt | Parked:
         packed = await self._room.packed(order)
         meta, index = replace(order.meta, lost_frames=packed.lost), order.task.index
         label = ChunkLabel(order.key, order.data_id, index, index, meta, packed.digest)
         chunk = EncodedChunk(label, packed.shard, packed.shard.crc32c())
         return await self._send(order, chunk, self._frames_outlet)
 
-    async def _rows(self, order: PointsOrder) -> Receipt | None:
+    async def _rows(self, order: PointsOrder) -> Receipt | Parked:
         if self._points is None:
             raise SettingsError("this pipeline delivers frames only, no readings")
         chunk = await in_thread(self._room.readers, self._read_and_encode, order)
         return await self._send(order, chunk, self._points)
 
-    async def _send(self, order: Order, chunk: EncodedChunk, outlet: Outlet) -> Receipt | None:
-        """Deliver a chunk; None: it is parked."""
+    async def _send(self, order: Order, chunk: EncodedChunk, outlet: Outlet) -> Receipt | Parked:
         if self._failover is None:
             delivery = await outlet.deliver(chunk)
         else:
             taken = await self._failover.deliver(order, chunk, outlet)
-            if taken is None:
+            if isinstance(taken, str):
                 self._telemetry.emit("chunk_parked", order.key, order.task.index)
-                return None
+                return Parked(order.task.index, taken)
             delivery = taken
         self._telemetry.emit("chunk_put", order.key, order.task.index)
         return chunk.receipt(delivery, self._node, self._now_ms())

@@ -19,7 +19,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingest.errors import FrameDataError, SettingsError
-from ingest.shard import MISSING, Shard, assemble, frames_digest, index_bytes, pack, read_index, unpack
+from ingest.shard import (
+    MISSING,
+    Shard,
+    assemble,
+    frames_digest,
+    index_bytes,
+    pack,
+    pack_and_digest,
+    read_index,
+    unpack,
+)
 
 SHAPES = [(1, 6, 8), (4, 5, 7), (17, 32, 48), (240, 3, 2), (1, 1, 1)]
 
@@ -159,6 +169,19 @@ def test_the_same_frames_give_the_same_bytes():
     assert pack(frames, level=1) == once
     frames[8, 15, 15] ^= 1
     assert pack(frames, level=1) != once
+
+
+@pytest.mark.parametrize("lost", [(), (0, 4)])
+@pytest.mark.parametrize("view", [lambda a: a, lambda a: a[::-1, 1:]])
+def test_digest_and_checksum_on_the_way_are_those_of_the_whole(view, lost):
+    frames = view(frames_of((5, 33, 47), 9))
+    frames.flags.writeable = False
+    shard, digest = pack_and_digest(frames, level=2, lost=lost)
+    assert shard == pack(frames, level=2, lost=lost)
+    assert shard.crc32c() == pack(frames, level=2, lost=lost).crc32c() == google_crc32c.value(shard.tobytes())
+    assert digest == frames_digest(frames)
+    with pytest.raises(FrameDataError, match="not empty"):
+        pack_and_digest(frames[:0])
 
 
 @pytest.mark.parametrize(

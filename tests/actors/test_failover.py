@@ -17,6 +17,7 @@ import pytest
 
 from actors.reconcile import Reconciled, ReconcileRequest, reconcile
 from actors.run_tools import unfinished
+from ingest.destinations import LakeDestination
 from ingest.errors import SourceReadError, StreamGoneError, UnreachableError
 from ingest.failover import FailoverOptions
 from ingest.journal import Journal, StreamRow
@@ -285,6 +286,29 @@ def test_a_folder_that_was_unmounted(tmp_path):
     assert (result.status, result.state) == ("complete", "closed")
     assert_in_lake(lake, row.data_id, run)
     assert bench.nothing_waits()
+
+
+class Mute(LakeDestination):
+    """Never says what it holds, and closes nothing."""
+
+    async def held(self, data_id):
+        raise UnreachableError(f"{data_id} is not to be read")
+
+    async def close_stream(self, data_id, contents=None):
+        raise UnreachableError(f"{data_id} is not to be closed")
+
+
+def test_what_can_be_delivered_is_although_other_calls_have_no_answer(tmp_path):
+    run = make_run(tmp_path / "a.h5", frames=200, gap=None)
+    bench = Bench(tmp_path, str(tmp_path / "lake"), probe_every_s=0.0)
+    system = bench.system(bench.options)
+    system.dispatcher._open_destination = lambda url: Mute(open_store(url))
+    [row] = system.work()
+    assert (row.state, row.confirmed, row.end.parked) == (StreamState.CLOSING, bench.total, 0)
+    assert "could not be closed" in row.end.error
+    [result] = bench.reconcile()
+    assert (result.status, result.parked) == ("complete", 0)
+    assert_in_lake(tmp_path / "lake", row.data_id, run)
 
 
 def test_two_destinations_and_one_of_them_away(tmp_path, server):
@@ -571,8 +595,8 @@ def reconcile_until(bench: Bench, event: str, number: int) -> int:
 
 @pytest.fixture
 def parked_for_a_lake(tmp_path):
-    """Return a bench whose lake has one or two chunks of four, the others wait; and its run."""
-    run = make_run(tmp_path / "a.h5", frames=140, gap=None)
+    """Return a bench whose lake has some chunks of six, the others wait; and its run."""
+    run = make_run(tmp_path / "a.h5", frames=230, gap=None)
     bench = Bench(tmp_path, str(tmp_path / "lake"))
     lake, elsewhere = tmp_path / "lake", tmp_path / "unmounted"
     watch = Watch("chunk_put")
@@ -586,7 +610,7 @@ def parked_for_a_lake(tmp_path):
     watch.emit = emit
     row = bench.backfill(packers=1, telemetry=watch)
     elsewhere.rename(lake)
-    assert row.end.parked == 4 - row.confirmed > 1
+    assert row.end.parked == 6 - row.confirmed > 1
     for name in ("state", "lake", "failover"):
         shutil.copytree(tmp_path / name, tmp_path / "kept" / name)
     return bench, run

@@ -105,6 +105,25 @@ def test_writes_that_end_early_go_on(tmp_path):
     assert store.get("a") == b"".join(parts)
 
 
+def test_no_call_writes_two_mebibytes(tmp_path):
+    seen = []
+
+    def writev(fd, buffers):
+        seen.append(sum(map(len, buffers)))
+        return os.writev(fd, buffers)
+
+    parts = [b"a" * 700_000, b"b" * 1_000_000, b"c" * 5_000_000, b"d" * 9]
+    LocalStore(tmp_path, writev=writev).put("a", parts)
+    assert (tmp_path / "a").read_bytes() == b"".join(parts)
+    assert (sum(seen), max(seen) < 2 * BLOCK_BYTES, len(seen) < 7) == (6_700_009, True, True)
+
+
+def test_an_object_takes_no_more_of_the_disk_than_its_bytes(tmp_path):
+    LocalStore(tmp_path).put("a", [b"x" * 5_000_001])
+    found = os.stat(tmp_path / "a")
+    assert (found.st_size, found.st_blocks * 512 < 5_100_000) == (5_000_001, True)
+
+
 def test_more_parts_than_one_call_takes(tmp_path):
     parts = [b"%d," % n for n in range(5000)]
     LocalStore(tmp_path).put("a", parts)

@@ -83,17 +83,18 @@ class TestUploads:
             assert found[0] == found[1]
         local.platform.close()
 
-    def test_a_whole_shard_is_copied_by_the_store(self, start, gate):
+    def test_a_whole_shard_is_copied_by_the_store(self, start):
         api = start()
-        data_id, bodies, *_ = stream_of(api, (20, 20))
-        reads = []
-        real = api.platform.lake.get
-        api.platform.lake.get = lambda name, *place: reads.append(name) or real(name, *place)
+        data_id, bodies, *_ = stream_of(api, (20, 20, 7))
+        real, reads = api.platform.lake.get, []
+        api.platform.lake.get = lambda name, *place: reads.append((name, *place)) or real(name, *place)
         api.end(data_id)
+        api.platform._sealer.submit(int).result()
         del api.platform.lake.get
+        whole = [name for name, *place in reads if name.startswith(".staging/") and (not place or place[0] >= 0)]
+        assert [name.rpartition("/")[2].partition(".")[0] for name in whole] == ["2"]
         api.sealed(data_id)
-        assert [name for name in reads if "/c/" in name] == []
-        assert api.bodies(data_id, 2) == bodies
+        assert api.bodies(data_id, 3) == bodies
 
     def test_details_tell_the_etag_and_no_crc_that_nobody_counted(self, start):
         api = start()
