@@ -49,6 +49,7 @@ def demo(folder: Path | None, frames: int) -> int:
 def _send(folder: Path, server: ServerProcess, run: GrowthRun, plan: RunPlan) -> int:
     """Send the run by every way there is, and compare; return the exit code."""
     from actors.runtime import ray_runtime
+    from ingest.cli.demo_lake import fill_lake
     from ingest.cli.demo_live import stream_frames, stream_log
 
     state = folder / "state"
@@ -66,8 +67,9 @@ def _send(folder: Path, server: ServerProcess, run: GrowthRun, plan: RunPlan) ->
         click.echo(f"5. the same backfill again: {again.end.status} in {again_s:.2f} s, nothing was sent")
         differences += stream_log(server, run, state, 6)
         differences += stream_frames(server, run, state, 7)
-    _wait_for_seal(server, data_id)
-    click.echo(f"8. the sealed run: {folder / 'platform' / data_id}.zarr (zarr, xarray, napari open it)")
+        _wait_for_seal(server, data_id)
+        click.echo(f"8. the sealed run: {folder / 'platform' / data_id}.zarr (zarr, xarray, napari open it)")
+        differences += fill_lake(Path(plan.spec.paths[0]), folder, 9)
     return OK if not differences and again.end.status == "skipped" else FAILED
 
 
