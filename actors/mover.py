@@ -108,11 +108,14 @@ class Mover:
         index = order.task.index
         reason = "it has to come from its source"
         try:
+            best: EncodedChunk | None = None
             for parked in self._lot(order.key).at(index):
                 chunk = await self._chunk(parked, order)
-                if chunk is not None:
-                    return await self._send(chunk, order)
+                if chunk is not None and (best is None or _lost(chunk) < _lost(best)):
+                    best = chunk
                 reason = self._lot(order.key).unfit.get(parked.name, reason)
+            if best is not None:
+                return await self._send(best, order)
         except IngestError as exc:
             return Failed(index, exc)
         return NotParked(index, reason)
@@ -162,6 +165,11 @@ class Mover:
         for outlets in self._outlets.values():
             await outlets.aclose()
         self._outlets.clear()
+
+
+def _lost(chunk: EncodedChunk) -> int:
+    """Return how many of a chunk's frames its source could not give."""
+    return len(getattr(chunk.label.meta, "lost_frames", ()))
 
 
 def _is_for(chunk: EncodedChunk, order: Order) -> bool:

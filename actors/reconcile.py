@@ -299,6 +299,10 @@ class _Work:
         )
 
 
+REMOVED_AT_ONCE = 100
+"""Parked chunks between two looks at the lease."""
+
+
 class _Sweep:
     """Removes what is parked of a stream and has a receipt.
 
@@ -335,9 +339,11 @@ class _Sweep:
         try:
             ledger = self._journal.load(key)
             arrived = [chunk for chunk in self._lot.chunks if self._arrived(chunk, ledger)]
-            self._parking.remove(arrived)
+            for first in range(0, len(arrived), REMOVED_AT_ONCE):
+                self._parking.remove(arrived[first : first + REMOVED_AT_ONCE])
+                self._journal.renew(job_id, lease_s)
             self.removed = arrived
-            self._journal.renew(job_id, lease_s)
+            self._journal.check_epoch(key, epoch)
             # A stream that is whole and could not be closed keeps its note, by which the next call finds it.
             if ledger.state in (StreamState.CLOSED, StreamState.GONE) or not ledger.is_whole():
                 for stream in self._lot.streams:

@@ -147,8 +147,12 @@ class RunTask:
             raise StreamGoneError(f"stream {lease.row.data_id} was failed or closed by the platform")
         due = lease.due
         data_id = lease.row.data_id
+        unseen = not lease.row.confirmed
         while due:
             try:
+                if unseen and isinstance(due[0], DeliverChunks):
+                    due, unseen = await self._adopt(due[0].data_id), False
+                    continue
                 due, data_id = await self._step(due[0], data_id)
             except UnreachableError as exc:
                 if self._tools.failover is None:
@@ -166,7 +170,7 @@ class RunTask:
                 anew = lease.row.replaces is not None
                 asked = ("initialize", self._key, lease.epoch, lease.plan, data_id, self._tools.url, anew)
                 made: str = await self._reach(lambda: self._tools.streamer.call(*asked))
-                return await self._adopt(made), made
+                return await self._record([]), made
             case DeliverChunks(data_id, indices):
                 return await self._deliver(data_id, indices), data_id
             case CloseStream(data_id):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ingest.ledger import ChunkConfirmed, ChunkLost, Receipt, StreamEvent
 from ingest.plan import ChunkTask, RunPlan, StreamSettings
-from ingest.series_plan import ArchivePlan, SeriesTask
+from ingest.series_plan import ArchivePlan, SeriesTask, origin_digest
 from ingest.timeseries import TimeseriesSettings
 
 __all__ = ["HeldStream", "StreamContents", "StreamOrigin"]
@@ -34,8 +32,7 @@ class StreamOrigin:
     @classmethod
     def of(cls, plan: ArchivePlan, *, anew: bool = False) -> StreamOrigin:
         """Return what a run comes from: its source's fingerprint, and the settings that change what is sent."""
-        text = json.dumps([plan.fingerprint, plan.identity()], sort_keys=True)
-        return cls(hashlib.sha256(text.encode()).hexdigest(), anew)
+        return cls(origin_digest(plan), anew)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +45,18 @@ class HeldStream:
         By index.
     losses : mapping of int to str
         Why a chunk is not among them.
+    origin : str or None
+        What it was made from, see `StreamOrigin`.
     """
 
     receipts: tuple[Receipt, ...]
     losses: Mapping[int, str]
+    origin: str | None = None
 
     def adopted_by(self, plan: ArchivePlan) -> list[StreamEvent]:
         """Return what a ledger of `plan` takes over from it: nothing unless it is just this plan's stream."""
+        if self.origin != origin_digest(plan):
+            return []
         frames = {task.index: _size(task) for task in plan.chunks}
         if {*self.losses, *(receipt.index for receipt in self.receipts)} != frames.keys():
             return []
@@ -62,6 +64,19 @@ class HeldStream:
             return []
         lost = [ChunkLost(index, reason) for index, reason in self.losses.items()]
         return [*map(ChunkConfirmed, self.receipts), *lost]
+
+    def has_all_of(self, contents: StreamContents) -> bool:
+        """Return whether it holds all that `contents` does, chunk by chunk, and perhaps more."""
+        frames = {receipt.index: _kept(receipt) for receipt in self.receipts}
+        return all(frames.get(one.index, (-1, ""))[0] >= _kept(one)[0] for one in contents.receipts) and all(
+            frames[one.index][1] == one.frames_digest
+            for one in contents.receipts
+            if frames[one.index][0] == _kept(one)[0]
+        )
+
+
+def _kept(receipt: Receipt) -> tuple[int, str]:
+    return receipt.frames - len(receipt.lost_frames), receipt.frames_digest
 
 
 def _size(task: ChunkTask | SeriesTask) -> int:

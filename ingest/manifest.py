@@ -12,7 +12,7 @@ import xxhash
 from ingest.errors import LakeDamagedError
 from ingest.ledger import Receipt
 from ingest.plan import RunPlan, StreamSettings
-from ingest.series_plan import ArchivePlan, SeriesPlan
+from ingest.series_plan import ArchivePlan, SeriesPlan, origin_digest
 from ingest.sources.urls import redacted
 from ingest.timeseries import TimeseriesSettings
 
@@ -51,6 +51,7 @@ def manifest(
         "data_id": data_id,
         "state": state,
         "stream": asdict(plan.settings),
+        "origin": origin_digest(plan),
         "source": _log_source(plan) if isinstance(plan, SeriesPlan) else _frames_source(plan),
         "counts": {
             unit: plan.frames,

@@ -13,6 +13,7 @@ from ingest.errors import SettingsError, SourceTimeError
 from ingest.frame_times import FrameTimes
 from ingest.rates import NS_PER_S
 from ingest.sources.base import SourceInfo, SourceSpec, StartFrom
+from ingest.sources.numbered import stamps_by_number
 from ingest.timing import (
     NS_PER_MS,
     Finding,
@@ -31,8 +32,10 @@ __all__ = ["ChunkTask", "Chunking", "PlanOptions", "RunPlan", "StreamSettings", 
 Chunking = Literal["gap-aware", "regular"]
 
 MAX_CHUNK_BYTES = 512_000_000
-READER_SETTINGS = frozenset({"colour", "dtype", "expand_range", "height_px", "offset", "quarter_turns", "width_px"})
-"""Options of readers that users set and that change pixels; the others only say how a file is built."""
+READER_SETTINGS = frozenset(
+    {"colour", "dtype", "expand_range", "height_px", "ignore_stamps", "offset", "quarter_turns", "width_px"}
+)
+"""Options of readers that users set and that change pixels or times; the others only say how a file is built."""
 NEAR = 0.02
 CROWDED = 2
 """A plan with more than this many times the ideal number of chunks is worth a warning (DESIGN.md "Time")."""
@@ -114,6 +117,9 @@ class PlanOptions:
         Frames per chunk; default ``ceil(2 * fps)``, rounded up to whole `hdf5_chunk`.
     chunking : {"gap-aware", "regular"}
         Whether a chunk ends at a gap.
+    chunking_asked : bool, default True
+        Whether that was asked for. Else a run for a lake alone, which has every frame's time, does without where it
+        would make many chunks.
     fps : float or None
         The rate where no stamps say; where they do and agree within 2 %, what the stream declares.
     azimuth, physical_sample, project_id, tags
@@ -129,6 +135,7 @@ class PlanOptions:
     rotations_per_min: float = 0.0
     chunk_size: int | None = None
     chunking: Chunking = "gap-aware"
+    chunking_asked: bool = True
     fps: float | None = None
     azimuth: str | None = None
     physical_sample: str | None = None
@@ -256,8 +263,10 @@ def plan_run(info: SourceInfo, options: PlanOptions) -> RunPlan:
         )
     timeline, stamps_ns = _timeline(info, options)
     chunk_size = _chunk_size(info, options, timeline)
-    breaks = timeline.breaks if options.chunking == "gap-aware" else ()
-    ranges = cut(info.frames, chunk_size, breaks, on_grid=options.for_lake)
+    chunking = options.chunking
+    ranges = cut(info.frames, chunk_size, timeline.breaks if chunking == "gap-aware" else (), on_grid=options.for_lake)
+    if not options.for_platform and not options.chunking_asked and _is_crowded(len(ranges), info.frames, chunk_size):
+        chunking, ranges = "regular", cut(info.frames, chunk_size)
     rates = _rates(ranges, timeline)
     error = TimeError()
     if stamps_ns is None:
@@ -276,7 +285,7 @@ def plan_run(info: SourceInfo, options: PlanOptions) -> RunPlan:
             ChunkTask(i, a, b, ms, fps)
             for i, ((a, b), ms, fps) in enumerate(zip(ranges, starts_ms, rates, strict=True))
         ),
-        chunking=options.chunking,
+        chunking=chunking,
         fingerprint=info.fingerprint,
         format=info.format,
         start_unix_ms_utc=round(info.start_ns / NS_PER_MS),
@@ -315,7 +324,7 @@ def _timeline(info: SourceInfo, options: PlanOptions) -> tuple[Timeline, NDArray
             f"{info.name}: no per-frame stamps and no frame rate in the file", hint="pass --fps (frames per second)"
         )
     rate = check_fps(rate, "the frame rate that the file claims")
-    numbered_ns = _by_number(info, rate)
+    numbered_ns = stamps_by_number(info, rate)
     if numbered_ns is not None:
         return fit_timeline(numbered_ns, fps=rate), numbered_ns
     return regular_timeline(info.frames, rate), None
@@ -328,19 +337,6 @@ def _frame_times(info: SourceInfo, timeline: Timeline, stamps_ns: NDArray[np.int
     numbers = info.frame_numbers
     # A lake marks lost frames by a number below 0.
     return FrameTimes.of(stamps_ns, None if numbers is not None and numbers.min(initial=0) < 0 else numbers)
-
-
-def _by_number(info: SourceInfo, fps: float) -> NDArray[np.int64] | None:
-    """Stamps of a run that has none, by the camera's own count, so that a hole in it is a gap; None: no holes."""
-    numbers = info.frame_numbers
-    if numbers is None or info.start_ns is None or len(numbers) < 2:
-        return None
-    steps = np.diff(numbers)
-    usual = int(np.median(steps))  # a sequence may count 0, 10, 20, ...
-    if usual < 1 or (steps < 1).any() or (steps % usual).any() or (steps == usual).all():
-        return None
-    since_ns: NDArray[np.int64] = np.rint((numbers - numbers[0]) / usual * (NS_PER_S / fps)).astype(np.int64)
-    return since_ns + info.start_ns
 
 
 def _chunk_size(info: SourceInfo, options: PlanOptions, timeline: Timeline) -> int:
@@ -396,6 +392,10 @@ def _settings(info: SourceInfo, options: PlanOptions, fps: float, chunk_size: in
     )
 
 
+def _is_crowded(chunks: int, frames: int, chunk_size: int) -> bool:
+    return chunks > CROWDED * max(-(-frames // chunk_size), 2)
+
+
 def _plan_findings(plan: RunPlan, frame_numbers: NDArray[np.int64] | None) -> tuple[Finding, ...]:
     found = []
     claimed, measured = plan.fps_claimed, plan.settings.fps
@@ -409,7 +409,7 @@ def _plan_findings(plan: RunPlan, frame_numbers: NDArray[np.int64] | None) -> tu
                 f"stamps on the wire (worst {plan.time_error.worst_ms:.1f} ms, p99 {plan.time_error.p99_ms:.1f} ms)",
             )
         )
-    if len(plan.chunks) > CROWDED * plan.ideal_chunks and len(plan.chunks) > CROWDED * 2:
+    if _is_crowded(len(plan.chunks), plan.frames, plan.settings.chunk_size):
         found.append(
             Finding(
                 "many chunks",
@@ -419,8 +419,10 @@ def _plan_findings(plan: RunPlan, frame_numbers: NDArray[np.int64] | None) -> tu
         )
     if frame_numbers is not None:
         steps = np.diff(frame_numbers)
-        lost = int((steps[steps > 1] - 1).sum())
+        usual = max(1, int(np.median(steps))) if len(steps) else 1  # each tenth frame was asked for
+        ahead = steps > usual
+        lost = int((steps[ahead] // usual - 1).sum())
         if lost:
-            first = int(np.argmax(steps > 1)) + 1
+            first = int(np.argmax(ahead)) + 1
             found.append(Finding("lost frames", f"the camera's own count lacks {lost} frame(s)", first))
     return tuple(found)

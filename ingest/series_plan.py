@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 from ingest.errors import SettingsError, SourceTimeError
@@ -11,7 +13,7 @@ from ingest.sources.series_base import ChannelFact, SeriesInfo, SeriesSpec
 from ingest.timeseries import MAX_UNIX_S, TimeseriesSettings
 from ingest.timing import NS_PER_MS, Finding, cut
 
-__all__ = ["ArchivePlan", "SeriesOptions", "SeriesPlan", "SeriesTask", "plan_series"]
+__all__ = ["ArchivePlan", "SeriesOptions", "SeriesPlan", "SeriesTask", "origin_digest", "plan_series"]
 
 MAX_POINTS_PER_CHUNK = 100_000
 
@@ -116,6 +118,12 @@ class SeriesPlan:
 
 ArchivePlan = RunPlan | SeriesPlan
 """What a backfill sends: the plan of a movie, or of a log."""
+
+
+def origin_digest(plan: ArchivePlan) -> str:
+    """Return what tells a recording, and the settings that change what is sent of it, from others, as hex."""
+    text = json.dumps([plan.fingerprint, plan.identity()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def plan_series(info: SeriesInfo, options: SeriesOptions) -> SeriesPlan:

@@ -215,7 +215,7 @@ class BackfillSettings(BaseModel):
         require_rotation : bool
             Whether nobody having said how the sample rotated is an error; else it is planned as stationary.
         for_lake, for_platform : bool
-            What is among the destinations. A lake alone needs no chunks that end at gaps: it has every frame's time.
+            What is among the destinations.
 
         Raises
         ------
@@ -232,7 +232,8 @@ class BackfillSettings(BaseModel):
             name=self.name,
             rotations_per_min=self.rotations_per_min or 0.0,
             chunk_size=self.chunk_size,
-            chunking=self.chunking or ("gap-aware" if for_platform else "regular"),
+            chunking=self.chunking or "gap-aware",
+            chunking_asked=self.chunking is not None,
             fps=self.fps,
             azimuth=self.azimuth,
             physical_sample=self.sample,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from ingest.contents import HeldStream, StreamContents, StreamOrigin
@@ -19,10 +20,10 @@ from ingest.lake.layout import (
     manifest_name,
     shard_name,
     staging_folder,
+    stream_folder,
 )
 from ingest.lake.seal import seal_frames
 from ingest.lake.store import LakeStore
-from ingest.ledger import Receipt
 from ingest.manifest import losses_of, receipts_of
 from ingest.plan import StreamSettings
 from ingest.shard import Shard
@@ -92,7 +93,9 @@ class LakeStreams:
         for attempt in range(1, MAX_ATTEMPTS):
             data_id = lake_data_id(name, digest, attempt)
             # Asked in any case: a store that cannot be used is better known of before anything is packed.
-            if not await self._call(self._is_committed, data_id) or not anew:
+            if not await self._call(self._is_committed, data_id):
+                return data_id
+            if not anew and origin is not None and await self._call(self._origin, data_id) == origin.digest:
                 return data_id
         raise RefusedError(f"{self._store.url} holds {MAX_ATTEMPTS} streams {name!r} of one source")
 
@@ -111,7 +114,19 @@ class LakeStreams:
 
     def _held(self, data_id: str) -> HeldStream | None:
         manifest = self._manifest(data_id)
-        return None if manifest is None else HeldStream(receipts_of(manifest), losses_of(manifest))
+        if manifest is None:
+            return None
+        held = HeldStream(receipts_of(manifest), losses_of(manifest), manifest.get("origin"))
+        return held if self._is_there(data_id, manifest, held) else None
+
+    def _is_there(self, data_id: str, manifest: dict[str, Any], held: HeldStream) -> bool:
+        """Return whether what a manifest tells of is in the store, as far as a listing shows."""
+        raise NotImplementedError
+
+    def _origin(self, data_id: str) -> str | None:
+        """Return what a committed stream was made from; None: a live one, or one that says nothing any more."""
+        manifest = self._manifest(data_id)
+        return None if manifest is None else manifest.get("origin")
 
     def _manifest(self, data_id: str) -> dict[str, Any] | None:
         """Return the manifest of a committed stream."""
@@ -132,12 +147,44 @@ class LakeStreams:
         return self._store.size(commit_name(data_id)) is not None
 
     def _is_done(self, data_id: str, contents: StreamContents) -> bool:
-        """Return whether just this was committed before, whatever path it came from; clears what its seal left."""
+        """Return whether all this was committed before, by whomever; clears what its seal left.
+
+        Raises
+        ------
+        RefusedError
+            What was committed lacks some of it, and has what it lacks: neither may take the other's place.
+        """
         held = self._held(data_id)
-        if held is None or held.losses != contents.losses or _digests(held.receipts) != _digests(contents.receipts):
+        if held is None:
             return False
+        if not held.has_all_of(contents):
+            if HeldStream(contents.receipts, contents.losses).has_all_of(replace(contents, receipts=held.receipts)):
+                return False  # more is there now than when it was committed
+            raise RefusedError(
+                f"{self._store.url}/{stream_folder(data_id)} was closed by another job, which read frames that this "
+                "one could not, and lacks others",
+                hint="pass --restart to send it as a stream of its own, and `rheed-ingest verify` both",
+            )
         self._store.delete_below(staging_folder(data_id))
         return True
+
+    async def _finish(
+        self,
+        seal: Callable[[LakeStore, str, StreamContents, Executor], None],
+        data_id: str,
+        contents: StreamContents | None,
+    ) -> None:
+        """Seal a stream unless that was done, here or on another machine, before or meanwhile."""
+        if contents is None:
+            raise RefusedError(f"stream {data_id} in {self._store.url} can be closed only by what knows all of it")
+        if await self._call(self._is_done, data_id, contents):
+            return
+        try:
+            await self._call(seal, self._store, data_id, contents, self._sealers)
+        except LakeDamagedError:
+            # What another sealer has committed meanwhile, it has cleared from where this one looks for it.
+            if not await self._call(self._is_done, data_id, contents):
+                raise
 
     async def aclose(self) -> None:
         """Let go of threads and connections. Safe to repeat."""
@@ -147,10 +194,6 @@ class LakeStreams:
 
     async def _call(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
-
-
-def _digests(receipts: Sequence[Receipt]) -> list[tuple[int, str]]:
-    return [(receipt.index, receipt.frames_digest) for receipt in receipts]
 
 
 class LakeDestination(LakeStreams):
@@ -163,6 +206,12 @@ class LakeDestination(LakeStreams):
         """
         crc32c = shard.crc32c()
         if is_on_grid(meta):
+            if bool(meta.lost_frames) and await self._call(self._is_committed, data_id):
+                raise RefusedError(
+                    f"{self._store.url}/{stream_folder(data_id)} was closed by another job; {len(meta.lost_frames)} "
+                    f"frame(s) of chunk {index}, which that one may have read, cannot be read now",
+                    hint="pass --restart to send what can be read as a stream of its own",
+                )
             name = shard_name(data_id, (meta.first_frame or 0) // meta.chunk_size)
         else:
             name = StagedName.of(index, meta, crc32c).below(data_id)
@@ -179,7 +228,20 @@ class LakeDestination(LakeStreams):
         LakeDamagedError
             Something that was delivered is not there any more.
         """
-        if contents is None:
-            raise RefusedError(f"stream {data_id} in {self._store.url} can be closed only by what knows all of it")
-        if not await self._call(self._is_done, data_id, contents):
-            await self._call(seal_frames, self._store, data_id, contents, self._sealers)
+        await self._finish(seal_frames, data_id, contents)
+
+    def _is_there(self, data_id: str, manifest: dict[str, Any], held: HeldStream) -> bool:
+        folder = stream_folder(data_id)
+        sizes = {entry.name: entry.n_bytes for entry in self._store.objects(folder)}
+        if any(f"{folder}/{array}/zarr.json" not in sizes for array in ("frames", "time", "frame_index")):
+            return False
+        size = int(manifest["stream"]["chunk_size"])
+        for chunk, receipt in zip(manifest["chunks"], held.receipts, strict=True):
+            first, n = chunk.get("first_frame"), receipt.frames
+            if first is None or n == len(receipt.lost_frames):
+                continue
+            names = [shard_name(data_id, number) for number in range(first // size, -(-(first + n) // size))]
+            is_whole = first % size == 0 and n == size
+            if any(name not in sizes for name in names) or (is_whole and sizes[names[0]] != receipt.n_bytes):
+                return False
+        return True

@@ -241,7 +241,7 @@ class Journal(ReconcilingJournal):
                 StreamState.PLANNED,
                 len(plan.chunks),
                 self._clock(),
-                old["data_id"] if old is not None else None,
+                (old["data_id"] or old["replaces"]) if old is not None else None,
                 "archive-log" if isinstance(plan, SeriesPlan) else "archive",
             ),
         )

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,7 @@ __all__ = ["S3Store"]
 SINGLE_PUT_BYTES = 64 << 20
 """Larger objects go in parts. S3 takes up to 5 GiB at once, but a failed attempt starts over."""
 PART_BYTES = 32 << 20
+CLEANED_AFTER_S = 86_400.0
 MIN_PART_BYTES = 5 << 20
 MAX_PARTS = 10_000
 PARTS_AT_ONCE = 4
@@ -136,8 +138,9 @@ class S3Store(FsspecStore):
         below = f"{self._key(check_object_name(prefix.rstrip('/')))}/"
         self._delete_keys([str(item["Key"]) for item in self._pages(below)])
 
-    def clean(self, prefix: str) -> None:
-        """Remove what killed writers left half-written below a folder's name; only while nobody writes there."""
+    def clean(self, prefix: str, older_than_s: float = CLEANED_AFTER_S) -> None:
+        """Remove what killed writers left half-written below a folder's name: uploads that began long ago."""
+        before = datetime.now(UTC) - timedelta(seconds=older_than_s)
         below = f"{self._key(check_object_name(prefix.rstrip('/')))}/"
         more = True
         while more:
@@ -145,7 +148,8 @@ class S3Store(FsspecStore):
                 f"list uploads to {below!r}", lambda: self._ask("list_multipart_uploads", Prefix=below)
             )
             for upload in page.get("Uploads", ()):
-                self._abort(upload["Key"], upload["UploadId"])
+                if upload["Initiated"] <= before:  # a younger one may be that of a writer who lives
+                    self._abort(upload["Key"], upload["UploadId"])
             more = bool(page.get("IsTruncated"))
 
     def close(self) -> None:

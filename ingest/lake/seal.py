@@ -8,6 +8,7 @@ off anywhere is continued by doing it again.
 from __future__ import annotations
 
 import json
+import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -30,6 +31,7 @@ from ingest.lake.layout import (
     FRAME_TIME_ATTRIBUTES,
     NOT_A_FRAME,
     NOT_A_TIME,
+    STATE_FOLDER,
     StagedName,
     array_objects,
     frames_objects,
@@ -44,6 +46,8 @@ from ingest.ledger import Receipt
 from ingest.plan import RunPlan, StreamSettings
 
 __all__ = ["PlacedChunk", "closing_objects", "frames_attributes", "manifest_bytes", "place_chunks", "seal_frames"]
+
+logger = logging.getLogger("rheed_ingest")
 
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
@@ -211,7 +215,7 @@ def _irregular(chunks: Sequence[PlacedChunk], size: int) -> list[int]:
 
 
 def _check_whole_shards(store: LakeStore, data_id: str, chunks: Sequence[PlacedChunk], size: int) -> None:
-    """Compare the whole shards with what was delivered; remove those of no chunk."""
+    """Compare the whole shards with what was delivered; remove those of no chunk, and put those of lost ones aside."""
     folder = f"{stream_folder(data_id)}/frames/c"
     there = {entry.name: entry.n_bytes for entry in store.objects(folder)}
     whole = {shard_name(data_id, chunk.first // size): chunk for chunk in chunks if chunk.is_whole}
@@ -223,7 +227,10 @@ def _check_whole_shards(store: LakeStore, data_id: str, chunks: Sequence[PlacedC
                 hint="who else writes into this lake? `rheed-ingest verify --repair` delivers it again",
             )
     expected = {shard_name(data_id, n) for n in range(-(-chunks[-1].stop // size))} if chunks else set()
-    lost = {name for name, chunk in whole.items() if chunk.receipt is None}
+    lost = [name for name, chunk in whole.items() if chunk.receipt is None and name in there]
+    for name in lost:  # a job that was killed may have put it there before the source was damaged
+        store.copy(name, f"{STATE_FOLDER}/set-aside/{name}")
+        logger.warning("%s/%s has no receipt: kept below %s/set-aside", store.url, name, STATE_FOLDER)
     store.delete([name for name in there if name not in expected or name in lost])
 
 

@@ -95,12 +95,15 @@ def seal_series(
     settings = contents.settings
     if not isinstance(settings, TimeseriesSettings):
         raise TypeError(f"stream {data_id} holds no readings")
+    was_committed = store.size(commit_name(data_id)) is not None
     receipts = contents.receipts
     read = partial(_read, store, data_id)
     is_small = sum(receipt.frames for receipt in receipts) <= max_points
     requests = list(executor.map(read if is_small else partial(read, only=frozenset()), receipts))
     channels = _channels(requests)
     folders = dict(zip(channels, channel_folders(list(channels)), strict=True))
+    if not was_committed and store.size(commit_name(data_id)) is not None:
+        raise LakeDamagedError(f"{store.url}/{stream_folder(data_id)} was closed meanwhile by another job")
     store.delete([commit_name(data_id)])  # of an earlier seal: from here on its arrays are not all of one stream
     written: set[str] = set()
     for group in _groups(channels.values(), max_points):

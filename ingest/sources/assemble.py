@@ -81,8 +81,10 @@ def source_info(facts: RunFacts, options: SourceOptions) -> SourceInfo:
     """
     frames = sum(facts.spec.file_frames)
     stamps, fps = facts.stamps, options.fps or facts.fps_claimed
-    if options.ignore_stamps:
+    spec = replace(facts.spec, view=None)
+    if options.ignore_stamps and stamps is not None:
         stamps = None
+        spec = replace(spec, options=(*spec.options, ("ignore_stamps", True)))  # it is another run for it
     findings = facts.findings
     if stamps is not None:
         mended_ns, wild = mend_wild_stamps(stamps.ns)
@@ -111,7 +113,7 @@ def source_info(facts: RunFacts, options: SourceOptions) -> SourceInfo:
     if timestamps_ns is not None and start.start_ns is not None:
         timestamps_ns = timestamps_ns + (start.start_ns - int(timestamps_ns[0]))
     return SourceInfo(
-        spec=replace(facts.spec, view=None),
+        spec=spec,
         name=facts.name,
         format=facts.format,
         frames=frames,

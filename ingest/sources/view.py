@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ingest.errors import SettingsError, SourceTimeError
 from ingest.sources.base import FrameView, FrameWindow, Orientation, Roi, Source, SourceInfo
 from ingest.sources.memory import result_array
+from ingest.sources.numbered import stamps_by_number
 from ingest.timing import Finding
 
 __all__ = ["ViewedSource", "turned", "viewed_info"]
@@ -65,6 +66,7 @@ def viewed_info(info: SourceInfo, window: FrameWindow) -> SourceInfo:
     if window.every < 1:
         raise SettingsError(f"every {window.every}th frame cannot be taken", hint="pass --every 1 or more")
     roi = _checked_roi(info, window.roi)
+    info = _numbered(info)
     first, stop = _range(info, window)
     view = FrameView(first, -(-(stop - first) // window.every), window.every, roi, window.orientation)
     height_px, width_px = (info.height_px, info.width_px) if roi is None else (roi[3], roi[2])
@@ -75,7 +77,7 @@ def viewed_info(info: SourceInfo, window: FrameWindow) -> SourceInfo:
     start_ns = info.start_ns
     if start_ns is not None and first:
         start_ns = int(stamps[0]) if stamps is not None else start_ns + round(first / _rate(info) * NS)
-    numbers = info.frame_numbers[taken] if info.frame_numbers is not None and window.every == 1 else None
+    numbers = None if info.frame_numbers is None else info.frame_numbers[taken]
     return replace(
         info,
         spec=replace(info.spec, view=view),
@@ -91,6 +93,13 @@ def viewed_info(info: SourceInfo, window: FrameWindow) -> SourceInfo:
         earlier=None if info.earlier is None else replace(info.earlier, fps=None) if window.every > 1 else info.earlier,
         findings=(*_findings_in(info.findings, first, stop, window.every), *_said(info, view)),
     )
+
+
+def _numbered(info: SourceInfo) -> SourceInfo:
+    """Give a run whose numbers have holes the times that they imply: of a part of it they would say something else."""
+    if info.timestamps_ns is not None or info.fps_claimed is None:
+        return info
+    return replace(info, timestamps_ns=stamps_by_number(info, info.fps_claimed))
 
 
 def _checked_roi(info: SourceInfo, roi: Roi | None) -> Roi | None:

@@ -33,6 +33,7 @@ NOISY_MB = 864
 """24 chunks of 36 MB."""
 REAL_MB = 416
 """12 chunks of 35 MB and a frame."""
+NEAREST = ("acquire-zarr", "tensorstore", "tensorstore, no fsync", "zarr-python with zarrs")
 PUSHES, PAUSE_S = 16, 0.5
 AS_THEY_COME = ("acquire-zarr", "tensorstore", "zarr-python", "zarr-python with zarrs")
 """Of these tensorstore calls fsync, as strace shows; ours does too as it comes."""
@@ -178,7 +179,7 @@ def ratio(figures: dict[str, Figures], mine: str, peers: Iterable[str]) -> str:
     return f"{figures[best].median_s / figures[mine].median_s:.2f} x {best}"
 
 
-def movie_lines(folder: Path, movie: Path, *, in_memory: bool, repeats: int) -> None:
+def movie_lines(folder: Path, movie: Path, peers: Iterable[str], *, in_memory: bool, repeats: int) -> None:
     """Print what whole movies take."""
     dataset = plan_of(movie).spec.dataset
     with h5py.File(movie) as file:
@@ -186,7 +187,7 @@ def movie_lines(folder: Path, movie: Path, *, in_memory: bool, repeats: int) -> 
         if array is not None:
             np.save(array, file[dataset][()])
         megabytes = file[dataset].size / 1e6
-    figures, sizes = in_turn(folder, [*OURS, *PEERS], movie, dataset, array, repeats)
+    figures, sizes = in_turn(folder, [*OURS, *peers], movie, dataset, array, repeats)
     if array is not None:
         array.unlink()
     where = "frames in memory" if in_memory else "frames in HDF5"
@@ -229,10 +230,10 @@ def ray_lines(folder: Path, movie: Path) -> None:
 def lake(folder: Path) -> None:
     """MB/s of frames into a lake and the memory for it: from memory, from a file, and by the job on Ray."""
     noisy = files.noisy(folder, NOISY_MB)
-    movie_lines(folder, noisy, in_memory=True, repeats=REPEATS)
-    movie_lines(folder, noisy, in_memory=False, repeats=3)
+    movie_lines(folder, noisy, PEERS, in_memory=True, repeats=REPEATS)
+    movie_lines(folder, noisy, NEAREST, in_memory=False, repeats=3)
     if (real := files.real(folder, REAL_MB)) is not None:
-        movie_lines(folder, real, in_memory=True, repeats=3)
+        movie_lines(folder, real, NEAREST, in_memory=True, repeats=3)
     ray_lines(folder, noisy)
 
 

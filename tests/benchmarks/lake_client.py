@@ -290,9 +290,9 @@ def streamed(ring: NDArray[np.uint8], task: dict[str, Any]) -> Iterator[dict[str
     yield {"milliseconds": milliseconds, "end_s": time.perf_counter() - began}
 
 
-def appended(name: str, ring: NDArray[np.uint8], task: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def appended(writer: Writer, ring: NDArray[np.uint8], task: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Append to a peer's array."""
-    writer, size = PEERS[name](), task["chunk_size"]
+    size = task["chunk_size"]
     writer.begin(folder_asked(), (task["pushes"] * size, *ring.shape[2:]), size)
     milliseconds = paced(task, lambda index, chunk: writer.copied(index * size, chunk), ring)
     began = time.perf_counter()
@@ -316,8 +316,9 @@ def paced(
 
 def push(name: str, task: dict[str, Any]) -> Iterator[dict[str, Any]]:
     ring = np.load(task["ring"])
+    turns = streamed(ring, task) if name in OURS else appended(PEERS[name](), ring, task)
     yield {}
-    yield from streamed(ring, task) if name in OURS else appended(name, ring, task)
+    yield from turns
 
 
 # -- the process -------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import threading
 
 import numpy as np
@@ -13,8 +14,11 @@ import tensorstore
 import xarray
 import zarr
 
+from ingest.destinations import LakeDestination
+from ingest.errors import FrameDataError, UnreachableError
 from ingest.lake.layout import NOT_A_TIME
 from ingest.ledger import StreamState
+from ingest.series_plan import origin_digest
 from ingest.telemetry import Telemetry
 from tests.actors.test_system import assert_whole
 from tests.support import KEY, System, ThreadServer, backfill_without_ray, make_run, plan_of
@@ -251,3 +255,145 @@ def test_the_manifest_tells_what_was_sent(tmp_path):
     assert manifest["state"] == "closed"
     assert sum(chunk["frames"] for chunk in manifest["chunks"]) == 90
     assert zarr.open_group(lake / f"{row.data_id}.zarr", mode="r").attrs["manifest_digest"] == manifest["digest"]
+
+
+# -- two jobs that know nothing of each other, and lakes that changed behind a job's back ----
+
+
+def unreadable(monkeypatch, frames: range) -> None:
+    """Have the source give some frames no more."""
+    import ingest.packing
+
+    real = ingest.packing.read_what_is_there
+
+    def damaged(source, start, stop, memory):
+        if frames.start <= start and stop <= frames.stop:
+            raise FrameDataError("rotten")
+        read, lost = real(source, start, stop, memory)
+        more = tuple(i for i in range(stop - start) if start + i in frames)
+        read[list(more)] = 0
+        return read, (*lost, *more)
+
+    monkeypatch.setattr(ingest.packing, "read_what_is_there", damaged)
+
+
+def begin(lake, state, named, job_id: str) -> None:
+    """Begin a job and drop it once a chunk has its receipt."""
+    system = System(str(lake), state, job_id=job_id, lease_s=0.2, packers=1)
+    system.register(named)
+
+    async def until_one() -> None:
+        system.dispatcher.start()
+        while system.journal.job(job_id)[0].confirmed == 0:
+            await asyncio.sleep(0)
+
+    system.run(until_one())
+    [row] = system.journal.job(job_id)
+    assert 0 < row.confirmed < row.chunks
+
+
+@pytest.mark.parametrize("frames", [range(400, 490), range(450, 452)])
+def test_a_job_that_reads_less_takes_nothing_from_what_another_has_closed(tmp_path, monkeypatch, frames):
+    run = make_run(tmp_path / "a.h5", frames=600, gap=None)
+    lake = tmp_path / "lake"
+    named = plan_of(tmp_path / "a.h5", to=[str(lake)])
+    begin(lake, tmp_path / "slow", named, "slow")
+    [done] = backfill(lake, named, state=tmp_path / "quick", job_id="quick")
+    before = tree(lake)
+    unreadable(monkeypatch, frames)
+    [row] = backfill(lake, named, state=tmp_path / "slow", job_id="slow again", packers=1)
+    assert row.end.status in ("partial", "failed")
+    assert tree(lake) == before
+    assert_in_lake(lake, done.data_id, run)
+
+
+def test_what_is_closed_there_is_taken_over_also_by_a_job_that_was_cut_off_before_it_looked(tmp_path, monkeypatch):
+    make_run(tmp_path / "a.h5", frames=160, gap=None)
+    lake = tmp_path / "lake"
+    named = plan_of(tmp_path / "a.h5", to=[str(lake)])
+    backfill(lake, named, state=tmp_path / "first", job_id="first")
+    held = LakeDestination.held
+
+    async def away(self, data_id):
+        raise UnreachableError("the lake does not answer")
+
+    monkeypatch.setattr(LakeDestination, "held", away)
+    [cut] = backfill(lake, named, state=tmp_path / "second", job_id="second")
+    assert cut.end.status == "partial"
+    monkeypatch.setattr(LakeDestination, "held", held)
+    before = {path: os.stat(lake / path).st_mtime_ns for path in tree(lake)}
+    [row] = backfill(lake, named, state=tmp_path / "second", job_id="again")
+    assert (row.end.status, row.resumed) == ("skipped", row.chunks)
+    assert {path: os.stat(lake / path).st_mtime_ns for path in tree(lake)} == before
+
+
+def test_a_restart_that_was_cut_off_is_still_one(tmp_path, monkeypatch):
+    make_run(tmp_path / "a.h5", frames=90)
+    lake = tmp_path / "lake"
+    named = plan_of(tmp_path / "a.h5", to=[str(lake)])
+    [first] = backfill(lake, named)
+    opened = LakeDestination.open_stream
+
+    async def away(self, *arguments):
+        raise UnreachableError("the lake does not answer")
+
+    for job_id, method in (("cut", away), ("again", opened)):
+        monkeypatch.setattr(LakeDestination, "open_stream", method)
+        system = System(str(lake), lake / ".rheed-ingest", job_id=job_id)
+        system.register(named, restart=True)
+        [row] = system.work()
+    assert (row.end.status, row.data_id) == ("complete", f"{first.data_id}-2")
+
+
+@pytest.mark.parametrize("damage", ["frames", "frames/c/1", "manifest"])
+def test_a_closed_stream_that_lost_its_frames_is_not_taken_for_whole(tmp_path, damage):
+    run = make_run(tmp_path / "a.h5", frames=160, gap=None)
+    lake = tmp_path / "lake"
+    named = plan_of(tmp_path / "a.h5", to=[str(lake)])
+    [row] = backfill(lake, named, state=tmp_path / "first", job_id="first")
+    if damage == "manifest":
+        (lake / f"{row.data_id}.manifest.json").unlink()
+    else:
+        shutil.rmtree(lake / f"{row.data_id}.zarr" / damage)
+    [again] = backfill(lake, named, state=tmp_path / "second", job_id="second")
+    assert again.end.status == "complete"
+    assert_in_lake(lake, again.data_id, run)
+
+
+def test_a_name_that_another_recording_has_already_is_left_to_it(tmp_path, monkeypatch):
+    import ingest.destinations.lake as lakes
+
+    runs = {name: make_run(tmp_path / f"{name}.h5", seed=ord(name), frames=120) for name in "ab"}
+    lake = tmp_path / "lake"
+    real = lakes.lake_data_id  # eight digits meet by chance, once in many thousand runs of one name
+    monkeypatch.setattr(lakes, "lake_data_id", lambda name, digest, attempt: real("run", "same", attempt))
+    rows = [
+        backfill(lake, plan_of(tmp_path / f"{name}.h5", to=[str(lake)]), state=tmp_path / name, job_id=name)[0]
+        for name in "ab"
+    ]
+    assert rows[1].data_id == f"{rows[0].data_id}-2"
+    for name, row in zip("ab", rows, strict=True):
+        assert_in_lake(lake, row.data_id, runs[name])
+
+
+def test_with_a_platform_beside_it_a_run_has_the_same_stream(tmp_path):
+    make_run(tmp_path / "a.h5", frames=200)
+    lake = tmp_path / "lake"
+    alone = plan_of(tmp_path / "a.h5", to=[str(lake)])
+    [row] = backfill(lake, alone, state=tmp_path / "one")
+    with ThreadServer(tmp_path / "server") as server:
+        to = [server.url, str(lake)]
+        rows = backfill_without_ray(to, tmp_path / "both", plan_of(tmp_path / "a.h5", to=to))
+    assert [one.end.status for one in rows] == ["complete", "skipped"]
+    assert rows[1].data_id == row.data_id
+
+
+def test_stamps_that_are_left_out_make_another_run(tmp_path):
+    make_run(tmp_path / "a.h5", frames=90, gap=40)
+    start = "2023-11-14T22:13:20Z"
+    one, other = (
+        plan_of(tmp_path / "a.h5", to=[str(tmp_path)], fps=20.0, start=start, ignore_stamps=ignored, chunking="regular")
+        for ignored in (False, True)
+    )
+    assert one[1].identity() != other[1].identity()
+    assert origin_digest(one[1]) != origin_digest(other[1])

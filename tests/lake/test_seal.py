@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from ingest.contents import StreamContents
 from ingest.destinations import LakeDestination
-from ingest.errors import LakeDamagedError, UnreachableError
+from ingest.errors import LakeDamagedError, RefusedError, UnreachableError
 from ingest.lake.layout import StagedName, commit_name, lake_data_id, shard_name, staging_folder
 from ingest.lake.seal import seal_frames
 from ingest.ledger import Receipt
@@ -54,6 +55,11 @@ def delivered(lengths, lost=()):
     asyncio.run(put_all())
     told = live_manifest(SETTINGS, ID, "closed", receipts, losses, is_sealed=True)
     return store, StreamContents(SETTINGS, None, tuple(receipts), losses, told)
+
+
+def told(receipts):
+    losses = {} if len(receipts) == 3 else {2: "refused"}
+    return live_manifest(SETTINGS, ID, "closed", receipts, losses, is_sealed=True)
 
 
 def stored_frames(store, n):
@@ -168,3 +174,32 @@ def test_names_of_staged_chunks_come_back(index, frames, start_ms, fps):
     named = StagedName.of(index, meta, 0xDEADBEEF)
     assert StagedName.parse(named.below(ID)) == named
     assert StagedName.parse(f"{staging_folder(ID)}/else") is None
+
+
+def test_what_another_sealer_finished_meanwhile_is_no_damage():
+    store, contents = delivered([3, 6, 2])
+    destination = LakeDestination(store)
+
+    def overtaken(of, data_id, what, executor):
+        seal(of, what)  # on another machine, after this one has looked
+        seal_frames(of, data_id, what, executor)
+
+    asyncio.run(destination._finish(overtaken, ID, contents))
+    np.testing.assert_array_equal(stored_frames(store, 11), FRAMES[:11])
+
+
+def test_more_than_was_closed_takes_its_place_and_something_else_does_not():
+    store, contents = delivered([4, 4, 4])
+    less = replace(
+        contents, receipts=contents.receipts[:2], losses={2: "refused"}, manifest=told(contents.receipts[:2])
+    )
+    staged = dict(store.contents)
+    asyncio.run(LakeDestination(store).close_stream(ID, less))
+    store.contents |= staged
+    asyncio.run(LakeDestination(store).close_stream(ID, contents))
+    np.testing.assert_array_equal(stored_frames(store, 12), FRAMES[:12])
+    other = replace(contents, receipts=(replace(contents.receipts[0], frames_digest="0" * 32), *contents.receipts[1:]))
+    before = dict(store.contents)
+    with pytest.raises(RefusedError, match="closed by another job"):
+        asyncio.run(LakeDestination(store).close_stream(ID, other))
+    assert store.contents == before

@@ -208,6 +208,7 @@ class TestRenaming(StoreContract):
 
 class TestS3(StoreContract):
     big_bytes = 500_000
+    test_nobody_sees_half_an_object = None  # as below
 
     @pytest.fixture
     def store(self, s3):
@@ -219,6 +220,8 @@ class TestS3(StoreContract):
 
 class TestS3InParts(StoreContract):
     big_bytes = 6_000_000
+    # moto reads and closes one file for both; S3's own promise is not ours to test.
+    test_nobody_sees_half_an_object = None
 
     @pytest.fixture
     def store(self, s3):

@@ -8,10 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.errors import SettingsError, SourceTimeError
+from ingest.frames import FrameScale
+from ingest.plan import PlanOptions, plan_run
 from ingest.sources import FrameView, FrameWindow, SourceOptions, SourceSpec, inspect, open_source
+from ingest.sources.base import SourceInfo
 from ingest.sources.view import ViewedSource, turned, viewed_info
 from tests.sources.contract import Made, SourceContract
-from tests.sources.files import NS, look, pixels, write
+from tests.sources.files import NS, START_S, look, pixels, write
 
 TURNS = {
     "none": lambda f: f,
@@ -113,9 +116,24 @@ def test_lost_frames_are_not_made_up_by_a_step(tmp_path):
     from ingest.sources.synthetic import GrowthRun
     from ingest.sources.synthetic_hdf5 import write_hdf5
 
-    write_hdf5(tmp_path / "a.h5", GrowthRun(40, 16, 16))
-    assert look(tmp_path / "a.h5", window=FrameWindow(every=2)).frame_numbers is None
-    assert look(tmp_path / "a.h5", window=FrameWindow(from_s=0.1)).frame_numbers is not None
+    write_hdf5(tmp_path / "a.h5", GrowthRun(400, 16, 16))
+    for window in (FrameWindow(every=2), FrameWindow(from_s=0.1), FrameWindow(every=3, from_s=0.1)):
+        info = look(tmp_path / "a.h5", window=window)
+        assert info.frame_numbers is not None
+        assert not [found for found in plan_run(info, PlanOptions()).findings if found.kind == "lost frames"]
+
+
+@pytest.mark.parametrize("window", [FrameWindow(every=2), FrameWindow(from_s=20.5), FrameWindow(every=5, from_s=3.0)])
+def test_holes_in_numbers_keep_their_times_in_a_part(window):
+    """Pictures that are numbered and not stamped: 300 of 600 numbers are missing in the middle."""
+    numbers = np.r_[np.arange(300), np.arange(600, 900)]
+    whole = SourceInfo(
+        SourceSpec("images", ("/x",), file_frames=(600,)), "x", "pictures", 600, 4, 4, FrameScale("uint8", 255.0, "file"), None, START_S * NS,
+        "user", 30.0, numbers, 1, "f", 9600,
+    )  # fmt: skip
+    part = viewed_info(whole, window)
+    np.testing.assert_allclose((part.timestamps_ns - START_S * NS) / NS, part.frame_numbers / 30.0, atol=1e-6)
+    assert (part.timestamps_ns[-1] - START_S * NS) / NS > 29
 
 
 class Counting:
