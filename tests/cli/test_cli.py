@@ -256,7 +256,8 @@ class TestOnRay:
         good, bad = by_name["good.h5"], by_name["bad.h5"]
         assert set(good) == {
             "source", "destination", "data_id", "status", "frames", "fps", "start_unix_ms_utc", "start_from",
-            "max_time_error_ms", "chunks", "frames_lost", "bytes_in", "bytes_out", "seconds", "findings", "error", "hint",
+            "max_time_error_ms", "chunks", "frames_lost", "bytes_in", "bytes_out", "seconds", "findings", "error",
+            "hint",
         }  # fmt: skip
         assert (good["status"], good["frames"], good["error"]) == ("complete", 200, None)
         assert good["chunks"]["uploaded"] == good["chunks"]["total"] == good["chunks"]["confirmed"]

@@ -128,7 +128,8 @@ def test_holes_in_numbers_keep_their_times_in_a_part(window):
     """Pictures that are numbered and not stamped: 300 of 600 numbers are missing in the middle."""
     numbers = np.r_[np.arange(300), np.arange(600, 900)]
     whole = SourceInfo(
-        SourceSpec("images", ("/x",), file_frames=(600,)), "x", "pictures", 600, 4, 4, FrameScale("uint8", 255.0, "file"), None, START_S * NS,
+        SourceSpec("images", ("/x",), file_frames=(600,)), "x", "pictures", 600, 4, 4,
+        FrameScale("uint8", None, "8 bit"), None, START_S * NS,
         "user", 30.0, numbers, 1, "f", 9600,
     )  # fmt: skip
     part = viewed_info(whole, window)
