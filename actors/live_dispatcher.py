@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from actors.aggregator import LiveState
@@ -27,6 +27,8 @@ from ingest.errors import (
 )
 from ingest.journal import LiveStream
 from ingest.ledger import ChunkLost, Instruction, Sealed, StreamEvent, StreamState
+from ingest.live_parking import Parkings, StreamParking
+from ingest.orders import StreamFacts
 from ingest.outlets import Outlet, open_frames_outlet, open_points_outlet
 from ingest.spool import SpoolUsage
 from ingest.timeseries import TimeseriesSettings
@@ -53,6 +55,8 @@ class StreamProgress:
         What keeps it from being delivered just now.
     is_refused : bool
         Whether that is an answer, which people have to mend, and not silence.
+    parked : mapping of str to int
+        How many of those that wait do so at a failover, by its URL.
     """
 
     journal: LiveState
@@ -60,6 +64,7 @@ class StreamProgress:
     spooled_bytes: int
     stalled_by: str | None
     is_refused: bool = False
+    parked: Mapping[str, int] = field(default_factory=dict)
 
 
 class _Held:
@@ -109,6 +114,7 @@ class LiveDispatcher:
         self._spool = setup.spool()
         telemetry = setup.telemetry_of("live_dispatcher")
         self._tools = DrainTools(self._spool, f"{socket.gethostname()}/{os.getpid()}", telemetry, clock, sleep)
+        self._parkings = Parkings(setup.options.drain_retry)
         self._held: dict[str, _Held] = {}
         self._outlets: dict[str, Outlet] = {}
         self._adopted: set[str] = set()
@@ -168,9 +174,12 @@ class LiveDispatcher:
         spooled = await asyncio.to_thread(self._spool.usage_of, key)
         held = self._held.get(key)
         drain = held.drain if held is not None else None
+        parked: dict[str, int] = {}
+        if spooled[0] and (self._setup.options.failover is not None or self._parkings.is_used):
+            parked = await asyncio.to_thread(self._spool.parked, key)
         if drain is None:
-            return StreamProgress(state, *spooled, None)
-        return StreamProgress(state, *spooled, drain.stalled_by, drain.is_refused)
+            return StreamProgress(state, *spooled, None, parked=parked)
+        return StreamProgress(state, *spooled, drain.stalled_by, drain.is_refused, parked)
 
     async def spool_usage(self) -> SpoolUsage:
         """Return what the spool holds, and may hold. Changes nothing."""
@@ -212,6 +221,7 @@ class LiveDispatcher:
         for outlet in self._outlets.values():
             await outlet.aclose()
         self._outlets.clear()
+        self._parkings.close()
 
     # -- loops ---------------------------------------------------------------------------------------------------------
 
@@ -324,6 +334,7 @@ class LiveDispatcher:
             self._tools,
             self._notice,
             lambda: self._aggregator.call("live_contents", key),
+            self._parking(held.stream),
         )
         try:
             while True:
@@ -385,6 +396,20 @@ class LiveDispatcher:
                 return
             await self._take_back(held)
         await self._record(key, [event])
+
+    def _parking(self, stream: LiveStream) -> StreamParking:
+        setup, key = self._setup, stream.key
+        return StreamParking(
+            key,
+            setup.destination,
+            str(stream.data_id),
+            StreamFacts.of_live(key, stream.settings, str(setup.spool_folder.parent)),
+            self._spool,
+            self._parkings,
+            lambda: self._aggregator.call("receipts_digests", key),
+            options=setup.options.failover,
+            telemetry=self._tools.telemetry,
+        )
 
     def _outlet(self, stream: LiveStream) -> Outlet:
         settings = stream.settings

@@ -9,6 +9,7 @@ from pathlib import Path
 from actors.handles import NamedHandle
 from actors.options import NAMESPACE, actor_name
 from ingest.destinations import is_lake
+from ingest.failover import FailoverOptions
 from ingest.journal.live import account_of
 from ingest.retry import RetryPolicy
 from ingest.shard import DEFAULT_LEVEL
@@ -43,6 +44,8 @@ class LiveOptions:
         How a call of the spool's delivery is tried; after that it is tried again, reported as stalled meanwhile.
     spool_limits : SpoolLimits
         How large the spool may become.
+    failover : FailoverOptions or None
+        Where what is in the spool waits while the destination is away; None: in the spool.
     """
 
     packers: int = 0
@@ -54,6 +57,7 @@ class LiveOptions:
     level: int = DEFAULT_LEVEL
     drain_retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(first_s=0.25, max_s=2.0, retry_for_s=5.0))
     spool_limits: SpoolLimits = field(default_factory=SpoolLimits)
+    failover: FailoverOptions | None = None
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from actors.aggregator import Aggregator
 from actors.dispatcher import Dispatcher, DispatcherOptions
 from actors.handles import LocalHandle
 from actors.mover import Lot, Mover
+from actors.reconcile_live import LiveLot, reconcile_live
+from actors.reconcile_types import Reconciled, ReconcileRequest
 from actors.streamer_states import StreamerState
 from ingest.chunks import readdressed
 from ingest.contents import StreamOrigin
@@ -22,8 +24,6 @@ from ingest.errors import DestinationError, IngestError, LeaseHeldError
 from ingest.journal import Journal, RunEnd, StreamRow
 from ingest.ledger import StreamLedger, StreamState
 from ingest.parking import ParkedChunk, ParkedStream, Parking
-from ingest.retry import RetryPolicy
-from ingest.telemetry import Secret, Telemetry
 
 __all__ = ["ReconcileRequest", "Reconciled", "reconcile"]
 
@@ -31,82 +31,12 @@ POLL_S = 0.05
 AT_ONCE = 4
 
 
-@dataclass(frozen=True)
-class ReconcileRequest:
-    """What to move.
-
-    Attributes
-    ----------
-    parking : Parking
-        Where chunks wait.
-    states : callable
-        Returns the folders in which the journal of a destination's streams may be, likeliest first; None: of any.
-    api_key : Secret or None
-        For platforms.
-    destination : str or None
-        Canonical URL; None: all.
-    retry : RetryPolicy
-        How long a destination is tried.
-    lease_s : float
-        How long a dead job's lease lasts.
-    telemetry : Telemetry
-        Gets what happens.
-    """
-
-    parking: Parking
-    states: Callable[[str | None], Sequence[Path]]
-    api_key: Secret | None = None
-    destination: str | None = None
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-    lease_s: float = 10.0
-    telemetry: Telemetry = field(default_factory=Telemetry)
-
-
-@dataclass(frozen=True)
-class Reconciled:
-    """What became of one stream.
-
-    Attributes
-    ----------
-    source, destination : str or None
-        Where from and to; None: nothing says.
-    key : str
-        In the journal.
-    data_id : str or None
-        At the destination.
-    state : str or None
-        Where the stream is; None: no journal knows it.
-    status : {"complete", "partial", "failed"}
-        Nothing waits and the stream is closed; some does, or it is not; nothing could be done.
-    parked, moved, removed : int
-        Chunks that waited; that were delivered now; that are not parked any more, as they arrived now or before.
-    n_bytes : int
-        Size of those removed.
-    findings : tuple of str
-        What is kept, and why.
-    error, hint : str or None
-        Why it is not complete, and what would work.
-    """
-
-    source: str | None
-    destination: str | None
-    key: str
-    data_id: str | None
-    state: str | None
-    status: str
-    parked: int
-    moved: int = 0
-    removed: int = 0
-    n_bytes: int = 0
-    findings: tuple[str, ...] = ()
-    error: str | None = None
-    hint: str | None = None
-
-
 def reconcile(
     request: ReconcileRequest, watch: Callable[[Sequence[StreamRow]], None], stop: threading.Event
 ) -> list[Reconciled]:
     """Move all parked chunks whose streams a journal knows; return what became of each stream.
+
+    A live stream's go through its spool, so that nothing overtakes anything; one that is not sealed stays open.
 
     Parameters
     ----------
@@ -135,14 +65,21 @@ def reconcile(
         results = [_unknown(request, parked) for parked, place in found if place is None and _is_asked(request, parked)]
         for folder, journal in journals.opened.items():
             lots: dict[str, Lot] = {}
+            live: list[LiveLot] = []
             for parked, place in found:
                 if place is None or place[0] != folder:
                     continue
                 key = place[1]
-                if request.destination in (None, journal.row(key).destination):
+                row = journal.row(key)
+                if request.destination not in (None, row.destination):
+                    continue
+                if row.is_live:
+                    live.append(LiveLot(key, parked))
+                else:
                     lot = lots.setdefault(key, Lot(key, StreamOrigin.of(journal.plan(key)).digest, []))
                     lot.streams.append(parked)
             results += _Work(request, folder, journal, list(lots.values()), job_id).done(watch, stop)
+            results += reconcile_live(request, folder, journal, live, job_id, stop)
     return results
 
 
@@ -182,7 +119,7 @@ def _find(
     for folder, journal in known:
         if (key := journal.current_key(parked.key)) is not None:
             return parked, (folder, key)
-    if note is not None:
+    if note is not None and not note.is_live:
         for folder, journal in known:
             for key in journal.keys_of(note.destination, note.source):
                 if StreamOrigin.of(journal.plan(key)).digest == note.origin:
@@ -210,7 +147,8 @@ def _unknown(request: ReconcileRequest, parked: ParkedStream) -> Reconciled:
         "failed",
         len(parked.chunks),
         error=error,
-        hint=f"{state}; {again}",
+        # A live stream has no other source: what waits of it is kept.
+        hint=state if note.is_live else f"{state}; {again}",
     )
 
 

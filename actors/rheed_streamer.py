@@ -19,6 +19,7 @@ from actors.senders import FramesItem, FramesSender, OnFull
 from actors.session_options import session_options
 from actors.streamer_base import StreamerBase
 from ingest.errors import SettingsError, StreamerError
+from ingest.failover import FAILOVER_AFTER_S
 from ingest.live import Coerced, as_count, as_unix_ms, coerced_frames, default_stream_name, span_ms
 from ingest.plan import StreamSettings
 from ingest.wire.models import check_settings
@@ -62,6 +63,12 @@ class RHEEDStreamer(StreamerBase):
     spool_dir, spool_max_bytes, spool_min_free_bytes
         Where the spool is (default: in `state_dir`); how large it may become (half of the free disk) and how much it
         leaves free (1 GB).
+    failover : str or path, optional
+        Folder or URL such as ``s3://bucket/path`` where chunks in the spool are moved to while the destination does not
+        answer, so that this node's disk is not their only copy and the spool has room. They are delivered from there
+        by the streamer once it answers, or later by ``rheed-ingest reconcile``; until then they count as spooled.
+    failover_after_s : float, default 60
+        How long the destination has not answered before.
     verbosity, spool_retention_s
         Taken for the SDK's sake, without effect: log through `logging`; nothing is discarded by age.
     options : LiveOptions, optional
@@ -70,9 +77,9 @@ class RHEEDStreamer(StreamerBase):
     Raises
     ------
     RuntimeError
-        A key, endpoint or destination that cannot be one; Ray does not start.
+        A key, endpoint, destination or failover that cannot be one; Ray does not start.
     TypeError
-        A key, endpoint or destination that is no string.
+        A key, endpoint, destination or failover that is no string.
 
     Notes
     -----
@@ -96,6 +103,8 @@ class RHEEDStreamer(StreamerBase):
         window: int = 4,
         state_dir: str | os.PathLike[str] | None = None,
         object_store_bytes: int | None = None,
+        failover: str | os.PathLike[str] | None = None,
+        failover_after_s: float = FAILOVER_AFTER_S,
         options: LiveOptions | None = None,
     ) -> None:
         if stamp not in ("start", "end"):
@@ -111,6 +120,8 @@ class RHEEDStreamer(StreamerBase):
             object_store_bytes=object_store_bytes,
             options=options,
             preallocate=True,
+            failover=failover,
+            failover_after_s=failover_after_s,
         )
         super().__init__(session, "rheed_streamer", window, on_full)
         self._stamp: Stamp = stamp

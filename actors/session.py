@@ -335,6 +335,11 @@ class LiveSession:
                     "`rheed-ingest spool deliver` of this machine, %s, delivers them",
                     stream.data_id, progress.spooled, progress.spooled_bytes, self.setup.spool_folder, same,
                 )  # fmt: skip
+            for url, chunks in progress.parked.items():
+                logger.warning(
+                    "stream %s: the bodies of %d of them wait at the failover %s; `rheed-ingest reconcile` delivers "
+                    "them, too", stream.data_id, chunks, url,
+                )  # fmt: skip
 
 
 def _say_failure(done: Future[object]) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from actors.arguments import as_number
 from actors.live_setup import LiveOptions, LiveSetup
 from actors.session import OBJECT_STORE_BYTES, SessionOptions
 from ingest.destinations import is_lake
 from ingest.errors import ArgumentTypeError, IngestError, SettingsError, StreamerError
+from ingest.failover import FAILOVER_AFTER_S, FailoverOptions
 from ingest.journal import default_state_dir
 from ingest.lake.layout import STATE_FOLDER
 from ingest.lake.opening import canonical_lake_url, open_store
@@ -36,26 +39,31 @@ def session_options(
     object_store_bytes: int | None,
     options: LiveOptions | None,
     preallocate: bool,
+    failover: str | os.PathLike[str] | None = None,
+    failover_after_s: float = FAILOVER_AFTER_S,
 ) -> SessionOptions:
     """Return the options of a session from what a streamer was given.
 
     Raises
     ------
     ArgumentTypeError
-        Key, endpoint or destination are of another type.
+        Key, endpoint, destination or failover are of another type.
     StreamerError
-        They cannot be a key, an endpoint and a destination; endpoint and destination are both given.
+        They cannot be a key, an endpoint, a destination and a failover; endpoint and destination are both given.
     """
     to, key = _target(api_key, endpoint, destination)
     live = options or LiveOptions()
     if spool_limits != SpoolLimits():
         live = replace(live, spool_limits=spool_limits)
+    state = None if state_dir is None else str(Path(state_dir).expanduser().absolute())
+    if failover is not None:
+        live = replace(live, failover=_failover(failover, failover_after_s, to, state))
     setup = LiveSetup(
         session_id="",
         destination=to,
         api_key=key,
         # Absolute: actors may have another working directory.
-        state_dir=str(_state_of(to) if state_dir is None else Path(state_dir).expanduser().absolute()),
+        state_dir=state or str(_state_of(to)),
         spool_dir=None if spool_dir is None else str(Path(spool_dir).expanduser().absolute()),
         options=live,
     )
@@ -71,7 +79,7 @@ def _target(
     api_key: str | None, endpoint: str | None, destination: str | os.PathLike[str] | None
 ) -> tuple[str, Secret | None]:
     """Return the canonical URL of where to, and a platform's key."""
-    to = _url(destination)
+    to = _url(destination, "destination")
     if to is not None and endpoint is not None:
         raise StreamerError(f"endpoint and destination are both given: {endpoint!r}, {to!r}", hint="pass one of them")
     try:
@@ -96,13 +104,29 @@ def _check_text(name: str, value: Any, *, optional: bool) -> None:
     raise ArgumentTypeError(f"{name} is a {type(value).__name__}, not a str", hint=hint if value is None else None)
 
 
-def _url(destination: str | os.PathLike[str] | None) -> str | None:
-    if destination is None:
+def _url(value: str | os.PathLike[str] | None, name: str) -> str | None:
+    if value is None:
         return None
-    url = os.fspath(destination) if isinstance(destination, os.PathLike) else destination
+    url = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(url, str):
-        raise ArgumentTypeError(f"destination is a {type(destination).__name__}, not a str or a path")
+        raise ArgumentTypeError(f"{name} is a {type(value).__name__}, not a str or a path")
     return url
+
+
+def _failover(failover: str | os.PathLike[str], after_s: float, destination: str, state: str | None) -> FailoverOptions:
+    url = _url(failover, "failover") or ""
+    seconds = as_number(after_s, "failover_after_s")
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise StreamerError(f"failover_after_s is {seconds}", hint="pass seconds, such as 60")
+    try:
+        known = _lake(url)
+    except IngestError as exc:
+        raise StreamerError(f"failover: {exc}", hint=exc.hint) from exc
+    if known == destination:
+        raise StreamerError(
+            f"failover {known} is the destination itself", hint="name a store that works while the destination does not"
+        )
+    return FailoverOptions(known, seconds, state=state)
 
 
 def _lake(url: str) -> str:

@@ -18,6 +18,7 @@ from actors.producer import ProducedStream, PushWindow
 from actors.senders import OnFull
 from actors.session import LiveSession, SessionOptions, session_of
 from ingest.errors import ArgumentTypeError, ClusterError, IngestError, LeaseHeldError, SettingsError, StreamerError
+from ingest.failover import FailoverOptions
 from ingest.journal import LiveSettings
 from ingest.ledger import Sealed, StreamState
 from ingest.live import FinalizeReport, SpoolReport, StreamStatus
@@ -213,10 +214,12 @@ class StreamerBase:
             lost={**lost, **progress.journal.lost},
             is_closed=progress.journal.state is StreamState.CLOSED,
             stalled_by=progress.stalled_by,
+            parked=sum(progress.parked.values()),
         )
 
     def _refuse_hopeless(self, stream: ProducedStream, progress: StreamProgress) -> None:
         where = f"{progress.spooled} chunk(s) stay in the spool {self._session.setup.spool_folder / stream.key}"
+        where += _at_failovers(progress)
         if progress.journal.state is StreamState.GONE:
             raise StreamerError(
                 f"stream {stream.data_id}: the platform takes nothing more: {progress.journal.gone_reason}; {where}",
@@ -230,11 +233,18 @@ class StreamerBase:
 
     def _only_spooled(self, stream: ProducedStream, progress: StreamProgress, timeout_s: float | None) -> StreamerError:
         why = f" ({progress.stalled_by})" if progress.stalled_by else ""
+        hint = "call it again to go on; the next streamer of this machine delivers them, too"
+        for options in self._failovers(progress):
+            hint += f"; {options.hint}"
         return StreamerError(
             f"stream {stream.data_id} is not closed: {progress.spooled} chunk(s) are still only in the spool "
-            f"{self._session.setup.spool_folder / stream.key} after {timeout_s:g} s{why}",
-            hint="call it again to go on; the next streamer of this machine delivers them, too",
+            f"{self._session.setup.spool_folder / stream.key}{_at_failovers(progress)} after {timeout_s:g} s{why}",
+            hint=hint,
         )
+
+    def _failovers(self, progress: StreamProgress) -> list[FailoverOptions]:
+        own = self._session.setup.options.failover
+        return [own if own is not None and own.url == url else FailoverOptions(url) for url in progress.parked]
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -386,3 +396,8 @@ class StreamerBase:
             "is_applied": status.is_applied,
             "reason": status.reason,
         }
+
+
+def _at_failovers(progress: StreamProgress) -> str:
+    """Return how many of what waits do so elsewhere than in the spool, for people."""
+    return "".join(f", {chunks} of them at the failover {url}" for url, chunks in progress.parked.items())

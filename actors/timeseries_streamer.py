@@ -15,6 +15,7 @@ from actors.senders import OnFull, PointsSender
 from actors.session_options import session_options
 from actors.streamer_base import StreamerBase
 from ingest.errors import ArgumentRangeError, ArgumentTypeError, SettingsError, StreamerError
+from ingest.failover import FAILOVER_AFTER_S
 from ingest.live import as_count
 from ingest.timeseries import (
     ApiGeneration,
@@ -45,7 +46,7 @@ class TimeseriesStreamer(StreamerBase):
         Points that a chunk of a channel shall have; others are taken as well.
     api_generation : {"tool-state", "metrology"}
         ``"metrology"``: the platform's older paths, with a request for each channel; of no meaning for a lake.
-    address, on_full, state_dir, object_store_bytes, options
+    address, on_full, state_dir, object_store_bytes, failover, failover_after_s, options
         As for `RHEEDStreamer`.
     verbosity, spool_dir, spool_max_bytes, spool_min_free_bytes
         As for `RHEEDStreamer`.
@@ -76,6 +77,8 @@ class TimeseriesStreamer(StreamerBase):
         spool_dir: str | os.PathLike[str] | None = None,
         spool_max_bytes: int | None = None,
         spool_min_free_bytes: int | None = None,
+        failover: str | os.PathLike[str] | None = None,
+        failover_after_s: float = FAILOVER_AFTER_S,
         options: LiveOptions | None = None,
     ) -> None:
         if api_generation not in ("tool-state", "metrology"):
@@ -92,6 +95,8 @@ class TimeseriesStreamer(StreamerBase):
             object_store_bytes=object_store_bytes,
             options=options,
             preallocate=False,  # no points go through the object store
+            failover=failover,
+            failover_after_s=failover_after_s,
         )
         self._generation: ApiGeneration = "tool-state" if session.setup.is_lake else api_generation
         super().__init__(session, "timeseries_streamer", POINTS_WINDOW, on_full)

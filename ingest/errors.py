@@ -39,6 +39,7 @@
     |   +-- SpoolReadError (OSError)            the disk did not give it; trying again may help
     |   +-- SpoolGoneError (FileNotFoundError)  removed meanwhile, by whoever delivered it
     |   +-- SpoolDamagedError                   a file is not what was written
+    |   +-- SpoolParkedError                    its body waits at a failover
     +-- StreamerError (RuntimeError)            what a streamer was asked cannot be done, or did not all arrive
     +-- ClusterError (RuntimeError)             Ray is not there, or not as it must be
 """
@@ -76,6 +77,7 @@ __all__ = [
     "SpoolError",
     "SpoolFullError",
     "SpoolGoneError",
+    "SpoolParkedError",
     "SpoolReadError",
     "SpoolWriteError",
     "StaleEpochError",
@@ -308,6 +310,24 @@ class SpoolGoneError(SpoolError, FileNotFoundError):
 
 class SpoolDamagedError(SpoolError):
     """A spooled chunk is not what was written; reading it again will not help."""
+
+
+class SpoolParkedError(SpoolError):
+    """A spooled chunk's body is not here: it waits at a failover.
+
+    Attributes
+    ----------
+    url, name : str
+        The store, and the object in it.
+    """
+
+    url: str = ""
+    name: str = ""
+
+    def __init__(self, message: str, *, hint: str | None = None, url: str = "", name: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.url = url
+        self.name = name
 
 
 class StreamerError(IngestError, RuntimeError):

@@ -18,7 +18,7 @@ from ingest.retry import RetryPolicy
 from ingest.timeseries import TimeseriesMeta
 from ingest.wire.models import Delivery
 
-__all__ = ["Breaker", "Failover", "FailoverOptions", "Outlets"]
+__all__ = ["FAILOVER_AFTER_S", "Breaker", "Failover", "FailoverOptions", "Outlets"]
 
 T = TypeVar("T")
 FAILOVER_AFTER_S = 60.0

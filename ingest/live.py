@@ -42,13 +42,15 @@ class StreamStatus:
     confirmed : int
         Chunks that the platform holds, by receipts in the journal; one that was pushed twice counts once.
     spooled : int
-        Chunks that wait on disk.
+        Chunks that wait on disk, or at a failover.
     lost : mapping of int to str
         Why chunks will never arrive: refused by the platform, or dropped before they were durable.
     is_closed : bool
         Whether the stream is closed.
     stalled_by : str or None
         What keeps spooled chunks from being delivered just now.
+    parked : int
+        How many of `spooled` wait at the failover.
     """
 
     data_id: str
@@ -59,6 +61,7 @@ class StreamStatus:
     lost: Mapping[int, str]
     is_closed: bool
     stalled_by: str | None = None
+    parked: int = 0
 
 
 class FinalizeReport(TypedDict):

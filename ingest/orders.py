@@ -14,7 +14,9 @@ from ingest.sources.series_base import SeriesSpec
 from ingest.timeseries import TimeseriesSettings
 from ingest.wire.models import ChunkMetadata
 
-__all__ = ["ChunkOrder", "Order", "PointsOrder", "StreamFacts", "orders_of"]
+__all__ = ["LIVE_KINDS", "ChunkOrder", "Order", "PointsOrder", "StreamFacts", "orders_of"]
+
+LIVE_KINDS = ("rheed", "timeseries")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +27,16 @@ class StreamFacts:
     ----------
     source : str
         Where it comes from, as the journal names it.
-    kind : {"archive", "archive-log"}
-        Frames or readings.
+    kind : {"archive", "archive-log", "rheed", "timeseries"}
+        Frames or readings, of an archive or of a live stream.
     origin : str
-        Digest of source and settings, see `StreamOrigin`.
+        Digest of source and settings, see `StreamOrigin`; of a live stream its key.
     chunks : int
-        How many it has.
+        How many it has; 0: nobody knows, it is live.
     settings : StreamSettings or TimeseriesSettings
         What it is created with.
+    spools : str or None
+        Folder of the spools that have a live stream's entries, on the producer's node.
     """
 
     source: str
@@ -40,6 +44,18 @@ class StreamFacts:
     origin: str
     chunks: int
     settings: StreamSettings | TimeseriesSettings
+    spools: str | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a streamer makes it, not a backfill."""
+        return self.kind in LIVE_KINDS
+
+    @classmethod
+    def of_live(cls, key: str, settings: StreamSettings | TimeseriesSettings, spools: str) -> StreamFacts:
+        """Return the facts of a live stream."""
+        kind = "timeseries" if isinstance(settings, TimeseriesSettings) else "rheed"
+        return cls(f"live:{settings.name or 'time series'}", kind, key, 0, settings, spools)
 
     @classmethod
     def of(cls, source: str, plan: ArchivePlan) -> StreamFacts:

@@ -5,6 +5,8 @@
     <store>/.rheed-ingest/parked/<destination>/<stream key>/<index:010d>-<digest>.chunk    one chunk
     <store>/.rheed-ingest/parked/<destination>/<stream key>/stream.json                    what they are of
 
+A live stream's chunks are ``<index:010d>-<digest>-<seq:012d>.chunk``: each push of a chunk has its own object.
+
 ``<destination>`` is 16 hex digits of the SHA-256 of its URL. A chunk's object is its body as it is sent, then JSON that
 says what it is, then 16 bytes: ``RHEEDPRK``, and the length and CRC-32C of the JSON as little-endian uint32. The same
 chunk always has the same name, so that parking it twice leaves one object.
@@ -16,7 +18,7 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -26,13 +28,21 @@ from ingest.chunks import ChunkLabel, EncodedChunk
 from ingest.errors import LakeDamagedError, MissingObjectError, RefusedError
 from ingest.lake.layout import STATE_FOLDER
 from ingest.lake.store import LakeStore
-from ingest.orders import StreamFacts
+from ingest.orders import LIVE_KINDS, StreamFacts
 from ingest.shard import Shard
 from ingest.sources.urls import redacted
 from ingest.timeseries import TimeseriesMeta
 from ingest.wire.models import ChunkMetadata
 
-__all__ = ["ParkedChunk", "ParkedStream", "Parking", "StreamNote", "UnparkedChunk"]
+__all__ = [
+    "ParkedChunk",
+    "ParkedStream",
+    "Parking",
+    "StreamNote",
+    "UnparkedChunk",
+    "parked_chunk",
+    "parked_folder",
+]
 
 FORMAT = 1
 PARKED_FOLDER = f"{STATE_FOLDER}/parked"
@@ -44,7 +54,7 @@ META_KINDS: dict[str, type[ChunkMetadata] | type[TimeseriesMeta]] = {
     "points": TimeseriesMeta,
 }
 
-_CHUNK = re.compile(r"(\d{10,})-([0-9a-f]{32})\.chunk", re.ASCII)
+_CHUNK = re.compile(r"(\d{10,})-([0-9a-f]{32})(?:-(\d{12,}))?\.chunk", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +71,15 @@ class ParkedChunk:
         Of its frames, or of its request as it was encoded.
     n_bytes : int
         Size of the object.
+    seq : int or None
+        In which order its producer gave it; only of a live stream's.
     """
 
     name: str
     index: int
     digest: str
     n_bytes: int
+    seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,8 @@ class StreamNote:
         As in `StreamFacts`.
     settings : dict
         What it is created with.
+    spools : str or None
+        As in `StreamFacts`.
     """
 
     destination: str
@@ -95,6 +110,12 @@ class StreamNote:
     origin: str
     chunks: int
     settings: dict[str, Any]
+    spools: str | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a streamer made the stream, not a backfill."""
+        return self.kind in LIVE_KINDS
 
 
 @dataclass(slots=True)
@@ -155,7 +176,7 @@ class Parking:
         """The store's."""
         return self._store.url
 
-    def put(self, destination: str, chunk: EncodedChunk, facts: StreamFacts) -> None:
+    def put(self, destination: str, chunk: EncodedChunk, facts: StreamFacts) -> ParkedChunk:
         """Park a chunk; it is on disk, or acknowledged by the store, when this returns. Safe to repeat.
 
         Parameters
@@ -190,14 +211,19 @@ class Parking:
         }
         text = json.dumps(told, separators=(",", ":")).encode()
         tail = text + TRAILER.pack(MAGIC, len(text), int(google_crc32c.value(text)))
-        name = f"{_folder(destination, label.key)}/{label.index:010d}-{label.digest}.chunk"
+        seq = f"-{label.seq:012d}" if facts.is_live else ""
+        name = f"{parked_folder(destination, label.key)}/{label.index:010d}-{label.digest}{seq}.chunk"
         self._store.put(name, (*chunk.body.parts, tail), crc32c=int(google_crc32c.extend(chunk.crc32c, tail)))
+        n_bytes = chunk.body.n_bytes + len(tail)
+        return ParkedChunk(name, label.index, label.digest, n_bytes, label.seq if facts.is_live else None)
 
     def put_note(self, destination: str, key: str, data_id: str | None, facts: StreamFacts) -> None:
         """Write what a stream's parked chunks are of. Safe to repeat; raises as `put`."""
         note = {"format": FORMAT, "destination": redacted(destination), "key": key, "data_id": data_id, **asdict(facts)}
         text = json.dumps(note, indent=2).encode()
-        self._store.put(f"{_folder(destination, key)}/{NOTE_NAME}", (text,), crc32c=int(google_crc32c.value(text)))
+        self._store.put(
+            f"{parked_folder(destination, key)}/{NOTE_NAME}", (text,), crc32c=int(google_crc32c.value(text))
+        )
 
     def streams(self) -> list[ParkedStream]:
         """Return all that is parked, stream by stream; reads the notes, not the chunks.
@@ -211,8 +237,8 @@ class Parking:
         for stored in self._store.objects(PARKED_FOLDER):
             folder, _, last = stored.name.rpartition("/")
             stream = found.setdefault(folder, ParkedStream(folder, folder.rpartition("/")[2]))
-            if match := _CHUNK.fullmatch(last):
-                stream.chunks.append(ParkedChunk(stored.name, int(match[1]), match[2], stored.n_bytes))
+            if (chunk := parked_chunk(stored.name, stored.n_bytes)) is not None:
+                stream.chunks.append(chunk)
             elif last == NOTE_NAME:
                 stream.note = self._note(stored.name)
         for stream in found.values():
@@ -222,6 +248,7 @@ class Parking:
     def _note(self, name: str) -> StreamNote | None:
         try:
             told = json.loads(self._store.get(name))
+            told.setdefault("spools", None)
             return StreamNote(**{field: told[field] for field in StreamNote.__dataclass_fields__})
         except (MissingObjectError, ValueError, KeyError, TypeError):
             return None  # every chunk says by itself what it is
@@ -279,28 +306,42 @@ class Parking:
             hint="run the backfill again: it delivers that chunk from its source",
         )
 
+    def chunks(self, folder: str) -> list[ParkedChunk]:
+        """Return what is parked in a stream's folder, by name; raises as `streams`."""
+        found = (parked_chunk(stored.name, stored.n_bytes) for stored in self._store.objects(folder))
+        return [chunk for chunk in found if chunk is not None]
+
     def remove(self, chunks: Sequence[ParkedChunk]) -> None:
         """Remove chunks. Safe to repeat."""
         self._store.delete([chunk.name for chunk in chunks])
 
     def remove_stream(self, folder: str) -> bool:
         """Remove a stream's note and folder if it has no chunk left; return whether. Only while nobody parks there."""
-        if any(_is_chunk(name) for name in self._names(folder)):
+        if self.chunks(folder):
             return False
         self._store.delete_below(folder)
         return True
 
-    def _names(self, folder: str) -> Iterator[str]:
-        return (stored.name for stored in self._store.objects(folder))
+    def remove_note(self, folder: str) -> bool:
+        """Remove a stream's note if it has no chunk left; return whether. A chunk that is parked meanwhile stays."""
+        if self.chunks(folder):
+            return False
+        self._store.delete([f"{folder}/{NOTE_NAME}"])
+        return True
 
     def close(self) -> None:
         """Let go of connections. Safe to repeat."""
         self._store.close()
 
 
-def _folder(destination: str, key: str) -> str:
+def parked_folder(destination: str, key: str) -> str:
+    """Return a stream's folder in the store, given its destination's canonical URL and its key."""
     return f"{PARKED_FOLDER}/{hashlib.sha256(destination.encode()).hexdigest()[:16]}/{key}"
 
 
-def _is_chunk(name: str) -> bool:
-    return _CHUNK.fullmatch(name.rpartition("/")[2]) is not None
+def parked_chunk(name: str, n_bytes: int = 0) -> ParkedChunk | None:
+    """Return what an object is by its name; None: no chunk."""
+    match = _CHUNK.fullmatch(name.rpartition("/")[2])
+    if match is None:
+        return None
+    return ParkedChunk(name, int(match[1]), match[2], n_bytes, None if match[3] is None else int(match[3]))

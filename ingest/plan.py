@@ -271,8 +271,6 @@ def plan_run(info: SourceInfo, options: PlanOptions) -> RunPlan:
     error = TimeError()
     if stamps_ns is None:
         starts_ms = [round((info.start_ns + a * NS_PER_S / timeline.fps) / NS_PER_MS) for a, _ in ranges]
-    elif not options.for_platform:  # a lake alone has every frame's own time
-        starts_ms = [round(int(stamps_ns[a]) / NS_PER_MS) for a, _ in ranges]
     else:
         starts_ms = [chunk_start_ms(stamps_ns[a:b], fps) for (a, b), fps in zip(ranges, rates, strict=True)]
         error = time_error(stamps_ns, ranges, starts_ms, rates)
@@ -406,7 +404,8 @@ def _plan_findings(plan: RunPlan, frame_numbers: NDArray[np.int64] | None) -> tu
             Finding(
                 "jitter",
                 f"{plan.time_error.over_bound} of {plan.frames} frames are more than half a period + 1 ms from their "
-                f"stamps on the wire (worst {plan.time_error.worst_ms:.1f} ms, p99 {plan.time_error.p99_ms:.1f} ms)",
+                f"stamps on a platform's wire (worst {plan.time_error.worst_ms:.1f} ms, p99 "
+                f"{plan.time_error.p99_ms:.1f} ms); a lake keeps every frame's own",
             )
         )
     if _is_crowded(len(plan.chunks), plan.frames, plan.settings.chunk_size):

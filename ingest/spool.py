@@ -22,6 +22,7 @@ from ingest.errors import SettingsError, SpoolError, SpoolReadError, SpoolWriteE
 from ingest.spool_file import (
     PART_SUFFIX,
     AsideReason,
+    ParkedPlace,
     SpooledChunk,
     chunk_place,
     header_line,
@@ -29,9 +30,11 @@ from ingest.spool_file import (
     part_name,
     read_chunk,
     read_label,
+    read_place,
     remove_if_abandoned,
     spooled_chunk,
     write_chunk,
+    write_note,
 )
 from ingest.spool_room import (
     SpoolLimits,
@@ -43,12 +46,14 @@ from ingest.spool_room import (
     stream_keys,
 )
 
-__all__ = ["Spool", "SpoolLimits", "SpoolUsage", "SpooledChunk"]
+__all__ = ["ParkedPlace", "Spool", "SpoolLimits", "SpoolUsage", "SpooledChunk"]
 
 PART_IS_STALE_AFTER_S = 60.0
 WRITERS = 8
 """Measured on ext4 on a virtual disk: 2,500 fsyncs/s from one thread, 7,500 from 8, no more from 32."""
 FOLDER_ATTEMPTS = 20
+NOTE_BYTES = 1 << 16
+"""More than the file of a chunk whose body is elsewhere ever has: larger ones need not be looked into."""
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -260,12 +265,70 @@ class Spool:
             It was removed meanwhile: there is nothing to do.
         SpoolDamagedError
             It is not what was written. The file stays where it is until `set_aside`.
+        SpoolParkedError
+            Its body is at a failover.
         SpoolReadError
             The disk or the system did not give it; trying again may help.
         SpoolError
             Another version of this program wrote it.
         """
         return read_chunk(spooled)
+
+    def note_parked(self, chunk: EncodedChunk, place: ParkedPlace, spooled: SpooledChunk | None = None) -> None:
+        """Leave word of a chunk whose body is at a failover, instead of its body; on disk before it returns.
+
+        Parameters
+        ----------
+        chunk : EncodedChunk
+            What it is.
+        place : ParkedPlace
+            Where its body is, acknowledged.
+        spooled : SpooledChunk, optional
+            The file that this takes the place of; if it is gone meanwhile, nothing is written. None: there is none.
+
+        Raises
+        ------
+        SpoolWriteError
+            The disk or the folder does not take it; what was there stays.
+        """
+        header = header_line(chunk, self.destination, place)
+        path = chunk_place(self.folder, chunk.label) if spooled is None else spooled.path
+        part = part_name(path)
+        # No room is asked for: it makes some.
+        with self._write_errors("be written"):
+            try:
+                self._write_note(part, header)
+                if spooled is not None and not path.exists():
+                    return
+                part.rename(path)
+                self._fsync_folder(path.parent)
+            finally:
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
+                _remove_if_empty(path.parent)
+        was_bytes = 0 if spooled is None else disk_bytes(spooled.n_bytes)
+        self._room.give_back(was_bytes - disk_bytes(len(header)))
+
+    def _write_note(self, part: Path, header: bytes) -> None:
+        fd = self._create(part)
+        try:
+            write_note(fd, header)
+            self._fsync(fd)
+        finally:
+            os.close(fd)
+
+    def place(self, spooled: SpooledChunk) -> ParkedPlace | None:
+        """Return where a chunk's body is; None: in its file. Raises as `label`."""
+        return None if spooled.n_bytes > NOTE_BYTES else read_place(spooled)
+
+    def parked(self, key: str) -> dict[str, int]:
+        """Return how many of a stream's chunks have their bodies at a failover, by its URL; raises as `entries`."""
+        found: dict[str, int] = {}
+        for spooled in self.entries(key):
+            with suppress(SpoolError):  # one that cannot be read is not known to be elsewhere
+                if (place := self.place(spooled)) is not None:
+                    found[place.url] = found.get(place.url, 0) + 1
+        return found
 
     def remove(self, spooled: SpooledChunk) -> None:
         """Remove a chunk, and its stream's folder with the last one; safe to repeat.

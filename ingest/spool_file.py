@@ -6,7 +6,8 @@
     <folder>/<stream key>/<...>.chunk.damaged or .refused      set aside
     <folder>/<stream key>/.<seq>-<index>.<token>.part          being written, by whoever holds its lock
 
-A file is one line ``<CRC-32C of the JSON, 8 hex> <JSON>``, then the body as it is sent.
+A file is one line ``<CRC-32C of the JSON, 8 hex> <JSON>``, then the body as it is sent. Of a chunk that waits at a
+failover only the line is here: its format is 2, which older versions leave alone, and it says where the body is.
 """
 
 from __future__ import annotations
@@ -25,7 +26,14 @@ from typing import Any, BinaryIO, Literal
 import google_crc32c
 
 from ingest.chunks import ChunkLabel, EncodedChunk
-from ingest.errors import SettingsError, SpoolDamagedError, SpoolError, SpoolGoneError, SpoolReadError
+from ingest.errors import (
+    SettingsError,
+    SpoolDamagedError,
+    SpoolError,
+    SpoolGoneError,
+    SpoolParkedError,
+    SpoolReadError,
+)
 from ingest.shard import Shard
 from ingest.timeseries import TimeseriesMeta
 from ingest.wire.models import ChunkMetadata
@@ -33,6 +41,7 @@ from ingest.wire.models import ChunkMetadata
 __all__ = [
     "PART_SUFFIX",
     "AsideReason",
+    "ParkedPlace",
     "SpooledChunk",
     "chunk_place",
     "header_line",
@@ -41,12 +50,15 @@ __all__ = [
     "read_chunk",
     "read_destination",
     "read_label",
+    "read_place",
     "remove_if_abandoned",
     "spooled_chunk",
     "write_chunk",
+    "write_note",
 ]
 
 FORMAT = 1
+PARKED_FORMAT = 2
 PART_SUFFIX = ".part"
 AsideReason = Literal["damaged", "refused"]
 """Why a chunk is set aside: it is not what was written, or its destination gave a final no. The file's last suffix."""
@@ -84,6 +96,22 @@ class SpooledChunk:
     path: Path
 
 
+@dataclass(frozen=True, slots=True)
+class ParkedPlace:
+    """Where the body of a chunk is that is not in the spool.
+
+    Attributes
+    ----------
+    url : str
+        Canonical URL of the store.
+    name : str
+        Of the object in it.
+    """
+
+    url: str
+    name: str
+
+
 def is_key(text: str) -> bool:
     """Return whether `text` is a journal key, and so safe as a folder's name."""
     return _KEY.fullmatch(text) is not None
@@ -116,11 +144,11 @@ def spooled_chunk(folder: Path, name: str, n_bytes: int) -> SpooledChunk | None:
     return None if match is None else SpooledChunk(folder.name, int(match[1]), int(match[2]), n_bytes, folder / name)
 
 
-def header_line(chunk: EncodedChunk, destination: str) -> bytes:
-    """Return the first line of a chunk's file."""
+def header_line(chunk: EncodedChunk, destination: str, place: ParkedPlace | None = None) -> bytes:
+    """Return the first line of a chunk's file; with a place, all of the file of a chunk whose body is there."""
     label = chunk.label
     header = {
-        "format": FORMAT,
+        "format": FORMAT if place is None else PARKED_FORMAT,
         "kind": "timeseries" if isinstance(label.meta, TimeseriesMeta) else "rheed",
         "key": label.key,
         "data_id": label.data_id,
@@ -132,6 +160,8 @@ def header_line(chunk: EncodedChunk, destination: str) -> bytes:
         "crc32c": chunk.crc32c,
         "destination": destination,
     }
+    if place is not None:
+        header["parked"] = asdict(place)
     raw = json.dumps(header, separators=(",", ":")).encode()
     return b"%08x %s\n" % (google_crc32c.value(raw), raw)
 
@@ -159,6 +189,12 @@ def write_chunk(fd: int, header: bytes, chunk: EncodedChunk) -> None:
             f"{crc32c:08x} are not the {chunk.body.n_bytes} with {chunk.crc32c:08x} that were encoded",
             hint="encode it again; if this comes back, have the machine's memory checked",
         )
+
+
+def write_note(fd: int, header: bytes) -> None:
+    """Write the file of a chunk whose body is elsewhere to a new descriptor, locked while it is open."""
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    _write_all(fd, header)
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -195,6 +231,16 @@ def read_destination(spooled: SpooledChunk) -> str:
         return str(_header(spooled, file).get("destination", ""))
 
 
+def read_place(spooled: SpooledChunk) -> ParkedPlace | None:
+    """Read from its header where a chunk's body is; None: here. Raises as `read_label`."""
+    with _reading(spooled) as file:
+        return _place(_header(spooled, file))
+
+
+def _place(header: dict[str, Any]) -> ParkedPlace | None:
+    return None if header["format"] == FORMAT else ParkedPlace(**header["parked"])
+
+
 def read_chunk(spooled: SpooledChunk) -> EncodedChunk:
     """Read a chunk and prove it; holds its bytes once.
 
@@ -204,6 +250,8 @@ def read_chunk(spooled: SpooledChunk) -> EncodedChunk:
         It was removed meanwhile.
     SpoolDamagedError
         Its header or body is not what was written; the file is left as it is.
+    SpoolParkedError
+        Its body is elsewhere; the error says where.
     SpoolReadError
         The disk or the system did not give it; trying again may help.
     SpoolError
@@ -211,6 +259,13 @@ def read_chunk(spooled: SpooledChunk) -> EncodedChunk:
     """
     with _reading(spooled) as file:
         header = _header(spooled, file)
+        if (place := _place(header)) is not None:
+            raise SpoolParkedError(
+                f"the body of the spooled chunk {spooled.path} waits at {place.url}",
+                hint=f"`rheed-ingest reconcile {place.url}` moves it to where it belongs",
+                url=place.url,
+                name=place.name,
+            )
         label = _label(header, spooled.path)
         n_bytes, there = header["n_bytes"], os.fstat(file.fileno()).st_size - file.tell()
         if there != n_bytes:
@@ -247,7 +302,7 @@ def _header(spooled: SpooledChunk, file: BinaryIO) -> dict[str, Any]:
         version, told = header["format"], (header["key"], header["seq"], header["index"])
     except (ValueError, KeyError, TypeError) as exc:
         raise _damaged(spooled.path, "its first line is not a header") from exc
-    if version != FORMAT:
+    if version != FORMAT and not (version == PARKED_FORMAT and "parked" in header):
         raise SpoolError(
             f"the spooled chunk {spooled.path} has format {version}; this version knows {FORMAT}",
             hint="deliver it with the version of rheed-ingest that wrote it",

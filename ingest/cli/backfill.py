@@ -68,10 +68,24 @@ def backfill(sources: Sequence[str], api_key_file: Path | None, dry_run: bool, a
     settings = merged_settings(sources, given)
     destinations = canonical_destinations(settings.to)
     key = api_key(api_key_file)
-    _failover(settings, destinations)  # refuses what cannot be, before anything is read
+    _refuse_what_cannot_be(settings, destinations, key)
     if dry_run:
         return _dry_run(settings, destinations, key, as_json=as_json)
     return _send(settings, destinations, key, as_json=as_json)
+
+
+def _refuse_what_cannot_be(settings: BackfillSettings, destinations: Sequence[str], key: Secret | None) -> None:
+    """Raise what would be raised anyway, before anything is read, or a Ray is started."""
+    from ingest.cli.planning import refuse_own_lake
+    from ingest.destinations import LakeDestination, open_destination
+    from ingest.retry import RetryPolicy
+
+    _failover(settings, destinations)
+    refuse_own_lake(settings.sources, destinations)
+    for url in destinations:
+        opened = open_destination(url, key, retry=RetryPolicy(retry_for_s=0))
+        if isinstance(opened, LakeDestination):
+            asyncio.run(opened.look())
 
 
 def _failover(settings: BackfillSettings, destinations: Sequence[str]) -> FailoverOptions | None:
@@ -160,10 +174,7 @@ def _send(settings: BackfillSettings, destinations: Sequence[str], key: Secret |
     from ingest.cli.growing import refuse_growing
     from ingest.cli.planning import Candidate, find_candidates, warn_of_settings
     from ingest.cli.report import RunReport, document, exit_code, lines
-    from ingest.destinations import open_destination
 
-    for destination in destinations:
-        open_destination(destination, key)  # refuses what cannot be, before anything is read
     if settings.follow is not None and not _wait_for_writers(settings.sources, settings.follow):
         click.echo("interrupted; nothing was sent", err=True)
         return INTERRUPTED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -212,6 +213,8 @@ def canonical_destination(to: str | None) -> str:
         return url
     if is_lake(url):
         lake = canonical_lake_url(url)
+        if not is_url(lake):
+            _check_lake_folder(url, lake)
         if lake.startswith("memory://"):
             raise SettingsError(
                 f"{lake}: each worker would have a memory of its own",
@@ -227,6 +230,24 @@ def canonical_destination(to: str | None) -> str:
     if parts.username or parts.password:
         raise SettingsError("a destination's URL has no user and password in it", hint="the key comes from AS_API_KEY")
     return urlunsplit((parts.scheme.lower(), parts.netloc.lower(), parts.path.rstrip("/"), "", ""))
+
+
+_LIKE_A_HOST = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+(:\d+)?(/.*)?|(https?|s3|gs|abfs)/+.*")
+
+
+def _check_lake_folder(given: str, lake: str) -> None:
+    if os.path.lexists(lake):
+        if not os.path.isdir(lake):
+            raise SettingsError(
+                f"{lake} is no folder, which a lake on a disk is", hint="name a folder, new or a lake's"
+            )
+        if not os.access(lake, os.W_OK | os.X_OK):
+            raise SettingsError(f"{lake} cannot be written to by this user", hint="name another folder")
+    elif _LIKE_A_HOST.fullmatch(given):
+        raise SettingsError(
+            f"{given!r} is no folder here, and no URL",
+            hint=f"write https://..., s3://..., or ./{given} for a new folder",
+        )
 
 
 def state_dir(state: str | None, destinations: Sequence[str] = ()) -> Path:

@@ -25,7 +25,7 @@ from ingest.sources import (
     inspect_series,
 )
 
-__all__ = ["Candidate", "find_candidates", "finding_options", "warn_of_settings"]
+__all__ = ["Candidate", "find_candidates", "finding_options", "refuse_own_lake", "warn_of_settings"]
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,23 @@ def find_candidates(
         )
     name = settings.name
     return candidates if name is None or len(candidates) == 1 else [_renamed(c, name) for c in candidates]
+
+
+def refuse_own_lake(sources: Sequence[str], to: Sequence[str]) -> None:
+    """Refuse a folder that is to be source and lake in one.
+
+    Raises
+    ------
+    SettingsError
+        What is sent would be a source of the next run.
+    """
+    lakes = [canonical_lake_url(url) for url in to if is_lake(url)]
+    for source in sources:
+        if _is_in(source, lakes) and canonical_lake_url(source) in lakes:
+            raise SettingsError(
+                f"{source} is named as source and as lake: what is sent would be a source of the next run",
+                hint=f"name another folder, such as --to {source.rstrip('/')}-lake",
+            )
 
 
 def _is_in(path: str, lakes: Sequence[str]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ingest.cli.exits import FAILED, OK, PARTIAL
 from ingest.cli.planning import Candidate
+from ingest.destinations import is_lake
 from ingest.journal import StreamRow
 from ingest.plan import RunPlan
 from ingest.series_plan import SeriesPlan
@@ -73,6 +74,14 @@ def finding_lines(findings: Sequence[Finding], shown: int = FINDINGS_SHOWN) -> l
     return out
 
 
+def _is_in_lake(report: RunReport) -> bool:
+    return report.destination is not None and is_lake(report.destination)
+
+
+def _time_error_ms(report: RunReport, plan: RunPlan) -> float:
+    return 0.0 if _is_in_lake(report) else round(plan.time_error.worst_ms, 3)
+
+
 def _run(report: RunReport) -> dict[str, Any]:
     plan, row = report.candidate.plan, report.row
     confirmed = row.confirmed if row else 0
@@ -96,7 +105,7 @@ def _run(report: RunReport) -> dict[str, Any]:
         "fps": plan.settings.fps if isinstance(plan, RunPlan) else None,
         "start_unix_ms_utc": plan.start_unix_ms_utc if plan else None,
         "start_from": plan.start_from if plan else None,
-        "max_time_error_ms": round(plan.time_error.worst_ms, 3) if isinstance(plan, RunPlan) else None,
+        "max_time_error_ms": _time_error_ms(report, plan) if isinstance(plan, RunPlan) else None,
         "chunks": {
             "total": row.chunks if row else (len(plan.chunks) if plan else 0),
             "confirmed": confirmed,
@@ -136,17 +145,17 @@ def document(reports: Sequence[RunReport], seconds: float) -> dict[str, Any]:
 def lines(reports: Sequence[RunReport], seconds: float) -> list[str]:
     """Return the same for people."""
     out = []
-    several = len({report.destination for report in reports if report.destination}) > 1
     for report in reports:
         run = _run(report)
         chunks = run["chunks"]
-        where = f" -> {report.destination}" if several and report.destination else ""
+        where = f" -> {report.destination}" if report.destination else ""
         out.append(f"{report.status:<9}{report.candidate.path}{where}")
         if run["data_id"]:
             since = f"from {utc(run['start_unix_ms_utc'])} ({run['start_from']})"
             what = f"{run['points']} points {since}" if "points" in run else f"{run['frames']} frames {since}"
             if run["fps"] is not None:
-                what += f" at {run['fps']:.6g} fps, time error <= {run['max_time_error_ms']:.1f} ms"
+                error = f"time error <= {run['max_time_error_ms']:.1f} ms"
+                what += f" at {run['fps']:.6g} fps, {'each with its own time' if _is_in_lake(report) else error}"
             out.append(f"         {run['data_id']}  {what}")
             parked = f", {chunks['parked']} parked" if chunks["parked"] else ""
             out.append(

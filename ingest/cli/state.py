@@ -27,10 +27,21 @@ FRAMES_SHOWN = 20
 
 def _folder(to: str | None, state: str | None) -> Path:
     """Return the folder of the journal that is asked for."""
-    folder = state_dir(state, () if to is None else [canonical_destination(to)])
-    if to is not None and not folder.is_dir():
-        raise SettingsError(f"nothing was sent to {to} from here: there is no {folder}", hint="pass --state DIR")
-    return folder
+    if to is None or state is not None:
+        return state_dir(state)
+    from ingest.journal import JOURNAL_NAME
+
+    own = state_dir(None, [canonical_destination(to)])
+    # A job with several destinations has its journal in the user's folder.
+    return own if (own / JOURNAL_NAME).exists() else state_dir(None)
+
+
+def _to(rows: Sequence[StreamRow], to: str | None) -> list[StreamRow]:
+    """Return the streams at a destination."""
+    if to is None:
+        return list(rows)
+    destination = canonical_destination(to)
+    return [row for row in rows if row.destination == destination]
 
 
 @contextmanager
@@ -166,7 +177,7 @@ def streams(to: str | None, state: str | None, as_json: bool) -> int:
     """List all streams of the journal, newest first."""
     folder = _folder(to, state)
     with _journal(folder) as journal:
-        known = _known(journal, journal.streams(), folder)
+        known = _known(journal, _to(journal.streams(), to), folder)
     if as_json:
         click.echo(json.dumps({"streams": [_document(one) for one in known]}, indent=2))
     else:
@@ -188,7 +199,7 @@ def status(stream: str | None, to: str | None, state: str | None, as_json: bool)
     """  # noqa: D301 - \b is click's
     folder = _folder(to, state)
     with _journal(folder) as journal:
-        rows = journal.streams()
+        rows = _to(journal.streams(), to)
         if stream is None:
             return _overview(
                 rows, _known(journal, [row for row in rows if row.state not in ENDED], folder), as_json=as_json

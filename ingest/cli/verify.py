@@ -32,6 +32,8 @@ __all__ = ["verify"]
 
 LINE_EVERY_S = 5.0
 SHOWN = 5
+SMALL_BYTES = 1_000_000_000
+"""Two threads compare about 500 MB/s, and a Ray takes seconds to start."""
 GOOD = ("verified", "repaired")
 
 
@@ -42,7 +44,11 @@ GOOD = ("verified", "repaired")
 @click.option("--stream", "streams", multiple=True, metavar="DATA_ID", help="Only this stream; repeat for several.")
 @stream_options
 @source_options
-@click.option("--packers", type=int, help="Workers; default: as many as free processors. 0: in this process.")
+@click.option(
+    "--packers",
+    type=int,
+    help="Workers; default: none for less than 1 GB, else as many as free processors. 0: in this process.",
+)
 @click.option("--open-runs", type=int, help="Streams that are gone through at once; default 4.")
 @click.option("--level", type=int, help="zstd level of what is written anew; default 1.")
 @click.option("--retry-for", metavar="TIME", help="How long an unreachable destination is tried; default 15m.")
@@ -86,7 +92,7 @@ def verify(
     if planned or not candidates:
         frames = sum(plan.frames for _, plan in planned) * len(destinations)
         with _progress(frames or None) as show:
-            done = _run(request, settings, show, in_process=packers == 0)
+            done = _run(request, settings, show, in_process=_is_small(planned, packers, settings.address))
     reports = [*done, *failed]
     seconds = time.monotonic() - began_s
     if as_json:
@@ -94,6 +100,13 @@ def verify(
     else:
         click.echo("\n".join(_lines(reports, seconds)))
     return _exit_code(reports)
+
+
+def _is_small(planned: Any, packers: int | None, address: str | None) -> bool:
+    """Return whether it is done before a Ray would have started."""
+    if packers is not None or address is not None or not planned:
+        return packers == 0
+    return sum(int(plan.bytes_in) for _, plan in planned) < SMALL_BYTES
 
 
 def _candidates(settings: Any, destinations: Sequence[str], *, repair: bool) -> list[Candidate]:
@@ -216,9 +229,11 @@ def _lines(reports: Sequence[StreamReport], seconds: float) -> list[str]:
     from ingest.verify.findings import worst
 
     out = []
+    several = len({report.destination for report in reports}) > 1
     for report in reports:
         said = _stream(report)
         of = f"  of {report.source}" if report.source and report.data_id else ""
+        of += f"  in {report.destination}" if several else ""
         out.append(f"{report.status:<11}{report.data_id or report.source or report.destination}{of}")
         if report.chunks:
             count = f"{report.points} points" if report.points else f"{report.frames} frames"
@@ -246,9 +261,9 @@ def _lines(reports: Sequence[StreamReport], seconds: float) -> list[str]:
 
 
 def _exit_code(reports: Sequence[StreamReport]) -> int:
-    """Return 0 if all is right or was repaired, 1 if nothing could be verified, else 3."""
+    """Return 0 if all is right or was repaired, 1 if nothing could be read, else 3."""
     if not reports:
         raise IngestError("the lake holds no streams", hint="check the URL")
     if all(report.status in GOOD for report in reports):
         return OK
-    return FAILED if all(report.status in ("missing", "unreadable") for report in reports) else PARTIAL
+    return FAILED if all(report.status == "unreadable" for report in reports) else PARTIAL

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ingest.contents import HeldStream, StreamContents, StreamOrigin
 from ingest.destinations.base import LinkedSettings, MissingNames, ResolvedLinks
-from ingest.errors import LakeDamagedError, MissingObjectError, RefusedError
+from ingest.errors import LakeDamagedError, MissingObjectError, RefusedError, UnreachableError
 from ingest.lake.layout import (
     StagedName,
     commit_name,
@@ -90,13 +90,14 @@ class LakeStreams:
         digest = idempotency_key if origin is None else origin.digest
         anew = origin is None or origin.anew  # a live stream is never one that is there already
         name = settings.name or "time series"
+        newest: str | None = None
         for attempt in range(1, MAX_ATTEMPTS):
             data_id = lake_data_id(name, digest, attempt)
             # Asked in any case: a store that cannot be used is better known of before anything is packed.
             if not await self._call(self._is_committed, data_id):
-                return data_id
+                return newest or data_id
             if not anew and origin is not None and await self._call(self._origin, data_id) == origin.digest:
-                return data_id
+                newest = data_id  # which a restart may have replaced by a later one
         raise RefusedError(f"{self._store.url} holds {MAX_ATTEMPTS} streams {name!r} of one source")
 
     async def link(self, data_id: str, settings: LinkedSettings, resolved: ResolvedLinks) -> None:
@@ -185,6 +186,21 @@ class LakeStreams:
             # What another sealer has committed meanwhile, it has cleared from where this one looks for it.
             if not await self._call(self._is_done, data_id, contents):
                 raise
+
+    async def look(self) -> None:
+        """See whether the store may be used, and let go of it; one that does not answer may do so later.
+
+        Raises
+        ------
+        RefusedError
+            No such bucket, no credentials, or not these.
+        """
+        try:
+            await self._call(self._store.size, commit_name("look"))
+        except UnreachableError:
+            pass
+        finally:
+            await self.aclose()
 
     async def aclose(self) -> None:
         """Let go of threads and connections. Safe to repeat."""

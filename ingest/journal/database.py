@@ -11,7 +11,9 @@ from pathlib import Path
 
 from ingest.errors import JournalCorruptError, JournalWriteError
 
-__all__ = ["Database", "default_state_dir", "mapped", "refuse_network_file_system"]
+__all__ = ["JOURNAL_NAME", "Database", "default_state_dir", "mapped", "refuse_network_file_system"]
+
+JOURNAL_NAME = "journal.sqlite"
 
 SCHEMA_VERSION = 4
 SCHEMA = """
@@ -141,7 +143,7 @@ class Database:
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
-        self.path = folder / "journal.sqlite"
+        self.path = folder / JOURNAL_NAME
         self._clock = clock
         refuse_network_file_system(folder)
         try:

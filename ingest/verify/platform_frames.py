@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ingest.errors import DestinationError, RefusedError
+from ingest.errors import DestinationError, RefusedError, SettingsError
 from ingest.lanes import lanes_of
 from ingest.orders import ChunkOrder, orders_of
 from ingest.plan import ChunkTask, RunPlan
@@ -69,7 +69,16 @@ class FramesOnPlatform:
         ------
         DestinationError
             The platform does not answer, or there is no such stream.
+        SettingsError
+            It was cut into other chunks.
         """
+        held = [chunk["frames"] for chunk in (await self._client.stream(self._data_id))["chunk_list"]]
+        if sum(held) == self._plan.frames and held != [task.frames for task in self._plan.chunks]:
+            raise SettingsError(
+                f"it holds the run's {sum(held)} frames in {len(held)} chunks that are cut otherwise than these "
+                f"arguments cut them ({len(self._plan.chunks)} chunks)",
+                hint="pass the destinations and options of its backfill, or the --state of its journal",
+            )
         found, states, is_open = await self._check(range(len(self._plan.chunks)), report)
         wrong = {d.chunk for d in found if d.can_mend and d.chunk is not None}
         if is_open:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ingest.contents import StreamOrigin
 from ingest.errors import MissingObjectError
-from ingest.journal import Journal, StreamRow
+from ingest.journal import JOURNAL_NAME, Journal, StreamRow
 from ingest.lake.layout import STATE_FOLDER, commit_name, lake_data_id, manifest_name, staging_folder, stream_folder
 from ingest.lake.store import LakeStore
 from ingest.plan import RunPlan
@@ -141,7 +141,7 @@ class Sent:
     """
 
     def __init__(self, folder: Path) -> None:
-        is_there = (folder / "journal.sqlite").is_file()
+        is_there = (folder / JOURNAL_NAME).is_file()
         self._journal = Journal(folder, time.time) if is_there else None
         self._rows: list[StreamRow] | None = None
 
@@ -206,7 +206,10 @@ class Sent:
 
 def by_name(streams: Sequence[dict[str, object]], plan: ArchivePlan) -> Found:
     """Return the one stream of a platform that has a run's name, where no journal knows it."""
-    ids = [str(stream["id"]) for stream in streams if stream.get("name") == plan.name]
+    same = [stream for stream in streams if stream.get("name") == plan.name]
+    if isinstance(plan, RunPlan):
+        same = [stream for stream in same if stream.get("status") == "open" or stream.get("frames") == plan.frames]
+    ids = [str(stream["id"]) for stream in same]
     if len(ids) == 1:
         return Found(ids[0], note="found by its name: no journal here knows it")
     if ids:

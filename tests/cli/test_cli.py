@@ -122,6 +122,8 @@ def test_bad_files_get_a_word_each_and_the_good_one_is_still_inspected(run, tmp_
         (("--level", "99"), "level"),
         (("--to", "htp:x"), "neither a folder nor a URL"),
         (("--to", "memory://x"), "a memory of its own"),
+        (("--to", "api.atomscale.ai"), "is no folder here, and no URL"),
+        (("--to", "s3//lab/growth"), "is no folder here, and no URL"),
         (("--to", "http://user:pw@x"), "user and password"),
         (("--to", "http://[abc"), "not a URL"),
         (("--to", "http://x/?key=1"), "no query"),
