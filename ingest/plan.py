@@ -117,9 +117,6 @@ class PlanOptions:
         Frames per chunk; default ``ceil(2 * fps)``, rounded up to whole `hdf5_chunk`.
     chunking : {"gap-aware", "regular"}
         Whether a chunk ends at a gap.
-    chunking_asked : bool, default True
-        Whether that was asked for. Else a run for a lake alone, which has every frame's time, does without where it
-        would make many chunks.
     fps : float or None
         The rate where no stamps say; where they do and agree within 2 %, what the stream declares.
     azimuth, physical_sample, project_id, tags
@@ -129,13 +126,15 @@ class PlanOptions:
         the plan holds every frame's time.
     for_platform : bool, default True
         Whether a platform is among them, which knows a frame's time only by its chunk's.
+    chunking_asked : bool, default False
+        Whether `chunking` was. Else a run for a lake alone, which has every frame's time, does without where it would
+        make many chunks.
     """
 
     name: str | None = None
     rotations_per_min: float = 0.0
     chunk_size: int | None = None
     chunking: Chunking = "gap-aware"
-    chunking_asked: bool = True
     fps: float | None = None
     azimuth: str | None = None
     physical_sample: str | None = None
@@ -143,6 +142,7 @@ class PlanOptions:
     tags: tuple[str, ...] = ()
     for_lake: bool = False
     for_platform: bool = True
+    chunking_asked: bool = False
 
 
 @dataclass(frozen=True)

@@ -340,7 +340,9 @@ def test_everything_that_a_job_can_say(load, tmp_path):
     assert (settings.follow, settings.group, settings.instrument) == (30.0, "none", 7)
     assert settings.series_options() == SeriesOptions("a run", 50, 7, "S1", "p1", ("x", "y"))
     assert pickle.loads(pickle.dumps(settings)) == settings
-    assert settings.plan_options() == PlanOptions("a run", 0.0, 100, "regular", 30.0, "[110]", "S1", "p1", ("x", "y"))
+    assert settings.plan_options() == PlanOptions(
+        "a run", 0.0, 100, "regular", 30.0, "[110]", "S1", "p1", ("x", "y"), chunking_asked=True
+    )
 
 
 def test_a_job_may_say_nothing(load):

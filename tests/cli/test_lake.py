@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import xarray
@@ -56,3 +57,10 @@ def test_a_job_into_s3_and_a_folder(s3, tmp_path: Path) -> None:
     assert "Nothing to do" in again.stdout
     moved = rheed_ingest("inspect", "s3://lab-runs/growth", "--json")
     assert json.loads(moved.stdout)["runs"][0]["frames"] == 150, moved.stderr
+    [stream] = [entry["Key"].split("/")[1] for entry in s3.list_objects_v2(Bucket="lab-runs")["Contents"]
+                if entry["Key"].endswith(".zarr/zarr.json")]  # fmt: skip
+    ran = rheed_ingest("export", f"s3://lab-runs/growth/{stream}", "--out", tmp_path / "again.h5")
+    assert ran.returncode == 0, ran.stderr
+    with h5py.File(tmp_path / "again.h5") as file:
+        np.testing.assert_array_equal(file["entry/data/frames"][...], run.frames(0, run.count))
+        np.testing.assert_array_equal(file["entry/data/time"][...], run.timestamps_ns())

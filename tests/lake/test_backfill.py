@@ -19,6 +19,8 @@ from ingest.errors import FrameDataError, UnreachableError
 from ingest.lake.layout import NOT_A_TIME
 from ingest.ledger import StreamState
 from ingest.series_plan import origin_digest
+from ingest.sources.synthetic import GrowthRun
+from ingest.sources.synthetic_hdf5 import write_hdf5
 from ingest.telemetry import Telemetry
 from tests.actors.test_system import assert_whole
 from tests.support import KEY, System, ThreadServer, backfill_without_ray, make_run, plan_of
@@ -397,3 +399,18 @@ def test_stamps_that_are_left_out_make_another_run(tmp_path):
     )
     assert one[1].identity() != other[1].identity()
     assert origin_digest(one[1]) != origin_digest(other[1])
+
+
+def test_a_run_full_of_gaps_makes_no_crowd_of_chunks_in_a_lake_alone(tmp_path):
+    run = GrowthRun(200, 24, 32, fps=20.0, gaps=tuple((frame, 0.5) for frame in range(10, 200, 10)))
+    write_hdf5(tmp_path / "a.h5", run)
+    lake = str(tmp_path / "lake")
+    alone, asked, beside = (
+        plan_of(tmp_path / "a.h5", to=to, **settings)[1]
+        for to, settings in (([lake], {}), ([lake], {"chunking": "gap-aware"}), ([lake, "http://127.0.0.1:1"], {}))
+    )
+    assert (alone.chunking, len(alone.chunks)) == ("regular", alone.ideal_chunks)
+    assert (asked.chunking, beside.chunking) == ("gap-aware", "gap-aware")
+    assert len(asked.chunks) == len(beside.chunks) > 2 * alone.ideal_chunks
+    [row] = backfill(tmp_path / "lake", ("a.h5", alone))
+    assert_in_lake(tmp_path / "lake", row.data_id, run)
