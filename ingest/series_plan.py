@@ -13,7 +13,7 @@ from ingest.sources.series_base import ChannelFact, SeriesInfo, SeriesSpec
 from ingest.timeseries import MAX_UNIX_S, TimeseriesSettings
 from ingest.timing import NS_PER_MS, Finding, cut
 
-__all__ = ["ArchivePlan", "SeriesOptions", "SeriesPlan", "SeriesTask", "origin_digest", "plan_series"]
+__all__ = ["ArchivePlan", "SeriesOptions", "SeriesPlan", "SeriesTask", "origin_digest", "origin_of", "plan_series"]
 
 MAX_POINTS_PER_CHUNK = 100_000
 
@@ -122,8 +122,12 @@ ArchivePlan = RunPlan | SeriesPlan
 
 def origin_digest(plan: ArchivePlan) -> str:
     """Return what tells a recording, and the settings that change what is sent of it, from others, as hex."""
-    text = json.dumps([plan.fingerprint, plan.identity()], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return origin_of(plan.fingerprint, plan.identity())
+
+
+def origin_of(fingerprint: str, identity: object) -> str:
+    """Return the same of a plan's fingerprint and identity, also of those that were read from JSON."""
+    return hashlib.sha256(json.dumps([fingerprint, identity], sort_keys=True).encode()).hexdigest()
 
 
 def plan_series(info: SeriesInfo, options: SeriesOptions) -> SeriesPlan:

@@ -26,6 +26,7 @@ from ingest.lake.seal import seal_frames
 from ingest.lake.store import LakeStore
 from ingest.manifest import losses_of, receipts_of
 from ingest.plan import StreamSettings
+from ingest.series_plan import origin_of
 from ingest.shard import Shard
 from ingest.timeseries import TimeseriesSettings
 from ingest.wire.models import ChunkMetadata, Delivery
@@ -125,9 +126,15 @@ class LakeStreams:
         raise NotImplementedError
 
     def _origin(self, data_id: str) -> str | None:
-        """Return what a committed stream was made from; None: a live one, or one that says nothing any more."""
-        manifest = self._manifest(data_id)
-        return None if manifest is None else manifest.get("origin")
+        """Return what a committed stream was made from, by its group's attributes; None: a live one, or none of ours.
+
+        Not by its manifest, which whoever copies the group alone leaves behind.
+        """
+        try:
+            provenance = json.loads(self._store.get(commit_name(data_id)))["attributes"]["provenance"]
+            return origin_of(provenance["source"]["fingerprint"], provenance["identity"])
+        except (MissingObjectError, ValueError, KeyError, TypeError):
+            return None
 
     def _manifest(self, data_id: str) -> dict[str, Any] | None:
         """Return the manifest of a committed stream."""

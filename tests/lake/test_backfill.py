@@ -358,8 +358,9 @@ def test_a_closed_stream_that_lost_its_frames_is_not_taken_for_whole(tmp_path, d
     else:
         shutil.rmtree(lake / f"{row.data_id}.zarr" / damage)
     [again] = backfill(lake, named, state=tmp_path / "second", job_id="second")
-    assert again.end.status == "complete"
+    assert (again.end.status, again.data_id) == ("complete", row.data_id)
     assert_in_lake(lake, again.data_id, run)
+    assert (lake / f"{row.data_id}.manifest.json").exists()
 
 
 def test_a_name_that_another_recording_has_already_is_left_to_it(tmp_path, monkeypatch):
